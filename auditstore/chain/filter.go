@@ -1,0 +1,19 @@
+package chain
+
+import (
+	"time"
+)
+
+// A Filter selects records. Zero fields select everything.
+type Filter struct {
+	Slug   string
+	From   time.Time // inclusive
+	To     time.Time // exclusive
+	Method string
+	Status string // "404", or a class such as "4xx"
+	CallID string
+	Caller string // user name, uid, executable or unit
+	Kind   Kind
+	After  *uint64 // only greater sequences
+	Limit  int     // 0: no limit
+}
