@@ -1,0 +1,2 @@
+// Package auditstore keeps the audit log on disk.
+package auditstore
