@@ -1,0 +1,7 @@
+package sandbox
+
+import "time"
+
+type store struct{}
+
+func (p *portal) seed(time.Time) {}
