@@ -1,0 +1,213 @@
+package credstore
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/hsagent/hsagentd/wire"
+)
+
+// Refusals of [Edit.Put] and [Edit.SetVerified].
+var (
+	ErrConflict = errors.New("the token or portal ID stands under another slug")
+	ErrNoEntry  = errors.New("the store has no such slug")
+)
+
+// An Edit is one change of the store, within [File.Update]. It is not for use
+// by several goroutines, nor after the function that got it has returned.
+type Edit struct {
+	doc     *document
+	changed bool
+}
+
+// An Account is what HubSpot told about a portal. An empty field leaves what
+// the store has.
+type Account struct {
+	TimeZone    string
+	AccountType string
+	DataHosting string
+	Scopes      []string
+}
+
+// Store returns the store as it was read. Whoever keeps a [Guard] has it admit
+// this store before changing it, so that an update does not turn an older
+// store into the newest.
+func (e *Edit) Store() *Store { return e.doc.store }
+
+// Get returns the entry of slug as edited so far. A rejected entry is none.
+func (e *Edit) Get(slug wire.Slug) (Entry, bool) {
+	st := e.doc.fleet.bySlug[slug.String()]
+	if st == nil {
+		return Entry{}, false
+	}
+	entry, reason := e.doc.fleet.judge(st)
+	return entry, reason == ""
+}
+
+// Put adds the entry, or makes the one under its slug equal to it; keys of
+// that one which this package does not know stay as they are. Warnings is not
+// written. The error wraps [ErrConflict] where the token or portal ID stands
+// under another slug, rejected ones included; then nothing is changed.
+func (e *Edit) Put(n Entry) error {
+	if err := n.check(); err != nil {
+		return err
+	}
+	slug := n.Slug.String()
+	old, served := e.Get(n.Slug)
+	o, err := e.take(slug)
+	if err != nil {
+		return err
+	}
+	changed := !served
+	put := func(key string, differs, zero bool, v any) {
+		switch {
+		case err != nil || served && !differs:
+		case zero:
+			changed = o.remove(key) || changed
+		default:
+			err, changed = o.set(key, v), true
+		}
+	}
+	put(keyToken, old.Token != n.Token, false, n.Token.Reveal())
+	put(keyPortalID, old.PortalID != n.PortalID, false, n.PortalID)
+	put(keyClientSlug, false, false, slug)
+	put(keyAddedAt, differ(old.AddedAt, n.AddedAt), n.AddedAt.IsZero(), wire.At(n.AddedAt))
+	put(keyRotatedAt, differ(old.LastRotatedAt, n.LastRotatedAt), n.LastRotatedAt.IsZero(), wire.At(n.LastRotatedAt))
+	put(keyVerifiedAt, differ(old.VerifiedAt, n.VerifiedAt), n.VerifiedAt.IsZero(), wire.At(n.VerifiedAt))
+	if dc := n.Token.Datacenter(); dc != "" {
+		n.Datacenter = dc
+	}
+	put(keyDatacenter, old.Datacenter != n.Datacenter, n.Datacenter == "", n.Datacenter)
+	put(keyDataHosting, old.DataHosting != n.DataHosting, n.DataHosting == "", n.DataHosting)
+	put(keyKind, old.Kind != n.Kind, n.Kind == "", n.Kind)
+	put(keyBaseURL, old.BaseURL != n.BaseURL, n.BaseURL == "", n.BaseURL)
+	put(keyTimeZone, old.TimeZone != n.TimeZone, n.TimeZone == "", n.TimeZone)
+	put(keyAccountType, old.AccountType != n.AccountType, n.AccountType == "", n.AccountType)
+	put(keyScopes, !slices.Equal(old.Scopes, n.Scopes), len(n.Scopes) == 0, n.Scopes)
+	put(keyPrevious, !samePrevious(old.Previous, n.Previous), n.Previous == nil, previousObject(n.Previous))
+	if err != nil || !changed {
+		return err
+	}
+	raw, err := encode(o)
+	if err != nil {
+		return err
+	}
+	st := parseEntry(slug, raw)
+	if st.reason != "" {
+		return fmt.Errorf("%s: %s", slug, st.reason)
+	}
+	if reason := e.doc.fleet.conflict(st); reason != "" {
+		return fmt.Errorf("%s: %w: %s", slug, ErrConflict, reason)
+	}
+	if err := e.doc.portals.set(slug, o); err != nil {
+		return err
+	}
+	e.doc.fleet.replace(st)
+	e.changed = true
+	return nil
+}
+
+// Remove removes whatever stands under slug, rejected or not, and reports
+// whether anything did.
+func (e *Edit) Remove(slug wire.Slug) bool {
+	if !e.doc.portals.remove(slug.String()) {
+		return false
+	}
+	e.doc.fleet.drop(slug.String())
+	e.changed = true
+	return true
+}
+
+// SetVerified notes that HubSpot confirmed the portal of slug at the time at,
+// and what it told. The error wraps [ErrNoEntry] where no entry serves.
+func (e *Edit) SetVerified(slug wire.Slug, at time.Time, a Account) error {
+	n, ok := e.Get(slug)
+	if !ok {
+		return fmt.Errorf("%w: %s", ErrNoEntry, slug)
+	}
+	n.VerifiedAt = at
+	for to, from := range map[*string]string{
+		&n.TimeZone: a.TimeZone, &n.AccountType: a.AccountType, &n.DataHosting: a.DataHosting,
+	} {
+		if from != "" {
+			*to = from
+		}
+	}
+	if len(a.Scopes) > 0 {
+		n.Scopes = a.Scopes
+	}
+	return e.Put(n)
+}
+
+// check tells whether the entry by itself may stand in a store.
+func (e *Entry) check() error {
+	switch {
+	case e.Slug.IsZero():
+		return wire.ErrBadSlug
+	case e.PortalID <= 0 || e.PortalID > maxInt:
+		return fmt.Errorf("%s: the portal ID must be a positive integer below 2^53", e.Slug)
+	}
+	if err := e.Token.Check(); err != nil {
+		return fmt.Errorf("%s: %w", e.Slug, err)
+	}
+	return nil
+}
+
+// take returns a copy of what stands under slug, to be changed.
+func (e *Edit) take(slug string) (object, error) {
+	raw := e.doc.portals.get(slug)
+	if raw == nil || raw[0] != '{' {
+		return nil, nil
+	}
+	o, err := parseObject(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", slug, err)
+	}
+	if key := o.ambiguous(entryKeys...); key != "" {
+		// Nobody can tell what such an entry meant: only unknown keys stay.
+		o = slices.DeleteFunc(o, func(m member) bool { return known(m.key) })
+	}
+	return o, nil
+}
+
+// bytes is the plaintext of the edited store, one version up.
+func (e *Edit) bytes(now time.Time) ([]byte, error) {
+	if e.doc.store.Version >= maxInt {
+		return nil, fmt.Errorf("%w: its version can grow no more", ErrBadStore)
+	}
+	err := errors.Join(
+		e.doc.top.set(keyVersion, e.doc.store.Version+1),
+		e.doc.top.set(keyLastUpdated, wire.At(now)),
+		e.doc.top.set(keyPortals, e.doc.portals),
+	)
+	if err != nil {
+		return nil, err
+	}
+	return encode(e.doc.top)
+}
+
+// differ compares times as the store keeps them: to the millisecond.
+func differ(a, b time.Time) bool { return !wire.At(a).Equal(wire.At(b).Time) }
+
+func samePrevious(a, b *Previous) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Token == b.Token && !differ(a.Until, b.Until)
+}
+
+func previousObject(p *Previous) any {
+	if p == nil {
+		return nil
+	}
+	m := map[string]any{keyToken: p.Token.Reveal()}
+	if !p.Until.IsZero() {
+		m[keyUntil] = wire.At(p.Until)
+	}
+	return m
+}
+
+// known reports whether key means something to this package.
+func known(key string) bool { return slices.Contains(entryKeys, key) }
