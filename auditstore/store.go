@@ -3,9 +3,14 @@ package auditstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	badger "github.com/dgraph-io/badger/v4"
 	"github.com/hsagent/hsagentd/auditstore/chain"
 	"github.com/hsagent/hsagentd/wire"
 )
@@ -13,12 +18,21 @@ import (
 // What the errors of this package wrap.
 var (
 	// ErrUnavailable means that a record was not, or is not known to be, made
-	// durable: the log is closed, latched after an error, or short of space.
+	// durable: the log is closed, shut after an error, or short of space.
 	ErrUnavailable = errors.New("the audit log is unavailable")
 	// ErrDamaged means that the log on disk is not the one that was written.
 	ErrDamaged = errors.New("the audit log is damaged")
 	// ErrInUse means that another process has the log open.
 	ErrInUse = errors.New("the audit log is in use")
+)
+
+var errClosed = fmt.Errorf("%w: it is closed", ErrUnavailable)
+
+const (
+	defaultLag = 20 * time.Millisecond
+	sealEvery  = 1000        // records
+	sealAfter  = time.Minute // with new records
+	closeGrace = 5 * time.Second
 )
 
 // Config is what a Store needs.
@@ -28,53 +42,273 @@ type Config struct {
 	Log     *slog.Logger  // nil: discards
 	MinFree uint64        // bytes of free space below which nothing is appended; 0: what Badger may need at once
 	Lag     time.Duration // how long a lazy record may wait for company; 0: 20 ms
+
+	now func() time.Time
 }
 
 // A Store is an open audit log. It is safe for concurrent use.
-type Store struct{}
+type Store struct {
+	cfg     Config
+	dir     *dir
+	db      *badger.DB
+	witness *witness
+	seq     sequencer
+	notes   []string
 
-var errTodo = errors.New("not built yet")
+	durable atomic.Uint64 // records that are synced
+	size    atomic.Uint64 // records that have a number
 
-// Open opens the log in c.Dir, or starts one.
-func Open(ctx context.Context, c Config) (*Store, error) { return nil, errTodo }
+	mu      sync.Mutex
+	queue   []*item
+	urgent  bool // somebody waits for the queue
+	sealDue bool
+	closing bool
+	err     error  // why the log is shut for good
+	short   string // why the last batch was refused
+	grown   chan struct{}
+	lag     *time.Timer // armed while lazy records wait
+	sealing *time.Timer // armed while unsealed records wait
 
-// Append makes rec durable and returns its receipt.
-func (s *Store) Append(ctx context.Context, rec chain.Record) (chain.Receipt, error) {
-	return chain.Receipt{}, errTodo
+	wake    chan struct{} // of the sequencer
+	dead    chan struct{} // closed with err
+	stopped chan struct{} // closed when the sequencer has ended
+	closed  func() error  // closes once
+
+	readers  sync.WaitGroup
+	stopRead chan struct{}
 }
 
-// AppendLazy queues rec; it becomes durable within Config.Lag and one sync.
-func (s *Store) AppendLazy(rec chain.Record) error { return errTodo }
+// An item is a record in the queue, or, without one, a place in it.
+type item struct {
+	rec  *chain.Record
+	done chan result // nil: nobody waits
+}
+
+type result struct {
+	receipt chain.Receipt
+	err     error
+}
+
+// Append makes rec durable and returns its receipt; it sets Seq, SlugSeq and,
+// if they are empty, TS and Actor. Values of a token's form are masked, and a
+// record over [chain.MaxRecord] is trimmed, not refused.
+//
+// An error means that the record may or may not be in the log. It wraps
+// [ErrUnavailable] if the log takes nothing; it is ctx's if ctx ended first,
+// and then a record that was still queued is not written, but one whose batch
+// was being synced is.
+func (s *Store) Append(ctx context.Context, rec chain.Record) (chain.Receipt, error) {
+	if err := prepare(&rec); err != nil {
+		return chain.Receipt{}, err
+	}
+	it := &item{rec: &rec, done: make(chan result, 1)}
+	return s.await(ctx, it)
+}
+
+// AppendLazy queues rec, which becomes durable with the next batch or within
+// Config.Lag and one sync. An error that wraps [ErrUnavailable] means that the
+// log is shut or closed.
+func (s *Store) AppendLazy(rec chain.Record) error {
+	if err := prepare(&rec); err != nil {
+		return err
+	}
+	return s.enqueue(&item{rec: &rec})
+}
 
 // Flush waits until everything queued so far is durable.
-func (s *Store) Flush(ctx context.Context) error { return errTodo }
+func (s *Store) Flush(ctx context.Context) error {
+	_, err := s.await(ctx, &item{done: make(chan result, 1)})
+	return err
+}
+
+// prepare checks what a record's key is made of.
+func prepare(rec *chain.Record) error {
+	if rec.ClientSlug != "" {
+		if _, err := wire.ParseSlug(rec.ClientSlug); err != nil {
+			return fmt.Errorf("append a record: %w", err)
+		}
+	}
+	return nil
+}
+
+func (s *Store) await(ctx context.Context, it *item) (chain.Receipt, error) {
+	if err := s.enqueue(it); err != nil {
+		return chain.Receipt{}, err
+	}
+	select {
+	case r := <-it.done:
+		return r.receipt, r.err
+	case <-s.dead:
+		return chain.Receipt{}, s.failure()
+	case <-ctx.Done():
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.queue = slices.DeleteFunc(s.queue, func(q *item) bool { return q == it })
+		return chain.Receipt{}, ctx.Err()
+	}
+}
+
+func (s *Store) enqueue(it *item) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.err != nil:
+		return s.err
+	case s.closing:
+		return errClosed
+	}
+	s.queue = append(s.queue, it)
+	if it.done != nil || len(s.queue) >= maxBatch {
+		s.hurry()
+	} else if s.lag == nil {
+		s.lag = time.AfterFunc(s.cfg.Lag, s.lagOver)
+	}
+	return nil
+}
+
+// hurry has the queue written now. It needs mu.
+func (s *Store) hurry() {
+	s.urgent = true
+	select {
+	case s.wake <- struct{}{}:
+	default: // it is awake
+	}
+}
+
+// lagOver ends the wait of lazy records.
+func (s *Store) lagOver() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lag = nil
+	if len(s.queue) > 0 {
+		s.hurry()
+	}
+}
+
+// sealTime asks for a seal.
+func (s *Store) sealTime() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sealing, s.sealDue = nil, true
+	s.hurry()
+}
+
+// latch shuts the log for good. The first error stays.
+func (s *Store) latch(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return
+	}
+	s.err = fmt.Errorf("%w until it is opened anew: %w", ErrUnavailable, err)
+	s.cfg.Log.LogAttrs(context.Background(), slog.LevelError, "the audit log is shut", slog.Any("error", err))
+	close(s.dead)
+	for _, it := range s.queue {
+		it.reply(result{err: s.err})
+	}
+	s.queue = nil
+}
+
+func (s *Store) failure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+func (it *item) reply(r result) {
+	if it.done != nil {
+		it.done <- r
+	}
+}
 
 // Status tells how the log stands.
-func (s *Store) Status() wire.AuditStatus { return wire.AuditStatus{} }
-
-// Notes says what Open found and mended, for the record of the agent's start.
-func (s *Store) Notes() []string { return nil }
-
-// Records calls fn for every record that f selects, in log order.
-func (s *Store) Records(ctx context.Context, f chain.Filter, fn func(raw []byte, r *chain.Record) error) error {
-	return errTodo
+func (s *Store) Status() wire.AuditStatus {
+	durable := s.durable.Load() // before size, which is never less
+	st := wire.AuditStatus{Path: s.cfg.Dir, Size: s.size.Load(), Durable: durable}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.err != nil:
+		st.LastError = s.err.Error()
+	case s.closing:
+		st.LastError = errClosed.Error()
+	default:
+		st.LastError = s.short
+	}
+	return st
 }
+
+// Notes says what [Open] found and mended, for the record of the agent's start.
+func (s *Store) Notes() []string { return slices.Clone(s.notes) }
 
 // Wait blocks until a record with a sequence greater than after is durable.
-func (s *Store) Wait(ctx context.Context, after uint64) error { return errTodo }
-
-// Usage counts the slug's wire attempts since from.
-func (s *Store) Usage(slug string, from time.Time) (int64, error) { return 0, errTodo }
-
-// Verify checks the whole log.
-func (s *Store) Verify(ctx context.Context, progress func(done, total uint64)) (chain.Report, error) {
-	return chain.Report{}, errTodo
+// After [math.MaxUint64] means any record. It ends with [ErrUnavailable] when
+// the log is closed or shut.
+func (s *Store) Wait(ctx context.Context, after uint64) error {
+	for {
+		s.mu.Lock()
+		if s.durable.Load() > after+1 {
+			s.mu.Unlock()
+			return nil
+		}
+		if err := s.err; err != nil || s.closing {
+			s.mu.Unlock()
+			if err == nil {
+				err = errClosed
+			}
+			return err
+		}
+		if s.grown == nil {
+			s.grown = make(chan struct{})
+		}
+		grown := s.grown
+		s.mu.Unlock()
+		select {
+		case <-grown:
+		case <-s.stopRead:
+		case <-s.dead:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
-// Close makes everything queued durable and closes the log.
-func (s *Store) Close() error { return errTodo }
+// Close makes everything queued durable, seals the log and closes it. Readers
+// are stopped.
+func (s *Store) Close() error { return s.closed() }
 
-// Check verifies the log in dir, which no process may have open.
-func Check(ctx context.Context, dir string, log *slog.Logger) (chain.Report, error) {
-	return chain.Report{}, errTodo
+func (s *Store) close() error {
+	s.mu.Lock()
+	s.closing = true
+	s.hurry()
+	s.mu.Unlock()
+	close(s.stopRead)
+	s.readers.Wait()
+
+	if s.failure() == nil {
+		<-s.stopped
+	} else {
+		// A sequencer that hangs in Badger must not keep the process.
+		select {
+		case <-s.stopped:
+		case <-time.After(closeGrace):
+			return fmt.Errorf("close the audit log: a write does not end: %w", s.failure())
+		}
+	}
+	err := errors.Join(s.db.Close(), s.witness.close(), s.dir.close())
+	if err != nil {
+		return fmt.Errorf("close the audit log: %w", err)
+	}
+	return nil
+}
+
+// reading counts a reader, whom Close waits for.
+func (s *Store) reading() (done func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return nil, errClosed
+	}
+	s.readers.Add(1)
+	return s.readers.Done, nil
 }

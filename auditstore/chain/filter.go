@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"strconv"
 	"time"
 )
 
@@ -19,4 +20,34 @@ type Filter struct {
 }
 
 // Match reports whether r is among the selected. Limit is not looked at.
-func (f *Filter) Match(r *Record) bool { return true }
+func (f *Filter) Match(r *Record) bool {
+	switch {
+	case f.Slug != "" && f.Slug != r.ClientSlug,
+		!f.From.IsZero() && r.TS.Before(f.From),
+		!f.To.IsZero() && !r.TS.Before(f.To),
+		f.Method != "" && f.Method != r.Method,
+		f.Status != "" && !matchStatus(f.Status, r.StatusCode),
+		f.CallID != "" && f.CallID != r.CallID,
+		f.Caller != "" && !r.Caller.is(f.Caller),
+		f.Kind != "" && f.Kind != r.Kind,
+		f.After != nil && r.Seq <= *f.After:
+		return false
+	}
+	return true
+}
+
+// matchStatus takes "404" and "4xx". A record without a status matches none.
+func matchStatus(want string, code int) bool {
+	if code == 0 {
+		return false
+	}
+	s := strconv.Itoa(code)
+	if len(want) == 3 && (want[1:] == "xx" || want[1:] == "XX") {
+		return len(s) == 3 && s[0] == want[0]
+	}
+	return s == want
+}
+
+func (c *Caller) is(name string) bool {
+	return c != nil && (name == c.User || name == c.Exe || name == c.Unit || name == strconv.Itoa(c.UID))
+}

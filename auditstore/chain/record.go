@@ -1,13 +1,6 @@
 package chain
 
-import (
-	"bytes"
-	"encoding/json"
-	"errors"
-	"fmt"
-
-	"github.com/hsagent/hsagentd/wire"
-)
+import "github.com/hsagent/hsagentd/wire"
 
 // MaxRecord is the most bytes that an encoded record may have. It stays far
 // below Badger's value threshold: larger values would be synced on a path
@@ -90,39 +83,4 @@ type Record struct {
 type Receipt struct {
 	Seq  uint64
 	Leaf Hash // its leaf hash
-}
-
-// ErrNotCanonical is what [Decode] returns for bytes that are JSON of a record
-// but not as [Record.Encode] writes it.
-var ErrNotCanonical = errors.New("not in the one encoding of a record")
-
-// Encode returns the record's one encoding: compact JSON, keys in field order,
-// no HTML escapes, no newline.
-func (r *Record) Encode() ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(r); err != nil {
-		return nil, fmt.Errorf("encode record %d: %w", r.Seq, err)
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
-}
-
-// Decode parses stored bytes. There is one encoding of each record: bytes that
-// encode differently are refused with [ErrNotCanonical].
-func Decode(b []byte) (*Record, error) {
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.DisallowUnknownFields()
-	r := new(Record)
-	if err := dec.Decode(r); err != nil {
-		return nil, fmt.Errorf("decode record: %w", err)
-	}
-	again, err := r.Encode()
-	if err != nil {
-		return nil, err
-	}
-	if !bytes.Equal(b, again) {
-		return nil, ErrNotCanonical
-	}
-	return r, nil
 }

@@ -1,0 +1,102 @@
+package auditstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	badger "github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+	"github.com/hsagent/hsagentd/auditstore/chain"
+)
+
+const (
+	memTable  = 8 << 20
+	memTables = 2
+
+	// defaultMinFree is what Badger may need at once (its memtables' logs have
+	// twice their size), and something to stop in order with. Badger does not
+	// survive a full disk: it writes through a memory map.
+	defaultMinFree = 2*memTable*(memTables+1) + 64<<20
+)
+
+// badgerOptions are small: the log is appended to and rarely read.
+func badgerOptions(dir string, log *badgerLog) badger.Options {
+	return badger.DefaultOptions(dir).
+		WithSyncWrites(true). // off by default; without it nothing here is true
+		WithMemTableSize(memTable).
+		WithNumMemtables(memTables).
+		WithValueLogFileSize(16 << 20). // unused: values stay below the threshold
+		WithBlockCacheSize(4 << 20).
+		WithIndexCacheSize(4 << 20).
+		WithNumCompactors(2).
+		WithNumLevelZeroTables(3).
+		WithNumLevelZeroTablesStall(8).
+		WithCompression(options.ZSTD).
+		WithZSTDCompressionLevel(1).
+		WithDetectConflicts(false). // one writer
+		WithMetricsEnabled(false).
+		WithVerifyValueChecksum(true).
+		WithChecksumVerificationMode(options.OnBlockRead).
+		WithCompactL0OnClose(false).
+		WithLogger(log)
+}
+
+// openBadger opens the database. Badger panics, or faults on its memory map,
+// over some damage: here that becomes an error.
+func openBadger(o badger.Options) (db *badger.DB, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			db, err = nil, fmt.Errorf("%w: open %s: %v", ErrDamaged, o.Dir, p)
+		}
+	}()
+	// The records' syncs must never pass through Badger's value log, whose
+	// errors it only logs.
+	if o.ValueThreshold <= chain.MaxRecord+chain.SaltSize {
+		return nil, fmt.Errorf("open %s: a value threshold of %d is too low for records", o.Dir, o.ValueThreshold)
+	}
+	db, err = badger.Open(o)
+	var errno syscall.Errno
+	switch {
+	case err == nil:
+		return db, nil
+	case errors.As(err, &errno), errors.Is(err, badger.ErrTruncateNeeded):
+		return nil, fmt.Errorf("open %s: %w", o.Dir, err)
+	}
+	return nil, fmt.Errorf("%w: open %s: %w", ErrDamaged, o.Dir, err)
+}
+
+// A badgerLog passes Badger's log on. What Badger calls an error is one that
+// it cannot report otherwise, such as a sync that failed.
+type badgerLog struct {
+	log  *slog.Logger
+	fail func(error) // nil: nothing to do about it
+}
+
+func (l *badgerLog) at(level slog.Level, format string, args []any) string {
+	msg := strings.TrimSpace(fmt.Sprintf(format, args...))
+	l.log.LogAttrs(context.Background(), level, "badger", slog.String("msg", msg))
+	return msg
+}
+
+// Errorf logs an error and latches the log.
+func (l *badgerLog) Errorf(format string, args ...any) {
+	msg := l.at(slog.LevelError, format, args)
+	if l.fail != nil {
+		l.fail(errors.New("badger: " + msg))
+	}
+}
+
+// Warningf logs a warning.
+func (l *badgerLog) Warningf(format string, args ...any) { l.at(slog.LevelWarn, format, args) }
+
+// Infof logs what is of no interest to an operator.
+func (l *badgerLog) Infof(format string, args ...any) { l.at(slog.LevelDebug, format, args) }
+
+// Debugf logs what is of no interest to an operator.
+func (l *badgerLog) Debugf(format string, args ...any) { l.at(slog.LevelDebug, format, args) }

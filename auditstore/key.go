@@ -1,0 +1,157 @@
+package auditstore
+
+import (
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"github.com/hsagent/hsagentd/auditstore/chain"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// The log's keys. Numbers are big endian, so that Badger's order is theirs.
+//
+//	q/<seq>        every record: time, slug, and the hashes it adds to the tree
+//	a/<slug>\0<seq> its salt and stored bytes; records without a slug under ""
+//	d/<slug>\0<seq> the day of the record, if the slug's record before has another
+//	D/<seq>        the same for the log as a whole
+//	m/<name>       about the log itself
+//
+// The d/ and D/ entries cut the log into runs of one day each. A time range is
+// the runs whose day lies in it: no scan, and exact whatever the clock did.
+const (
+	seqPrefix  = "q/"
+	recPrefix  = "a/"
+	dayPrefix  = "d/"
+	wholeDay   = "D/"
+	metaPrefix = "m/"
+
+	formatKey = metaPrefix + "format"
+	sealKey   = metaPrefix + "seal"
+
+	format = "1"
+)
+
+var errShort = errors.New("too short to be an entry")
+
+func seqKey(prefix string, seq uint64) []byte {
+	b := make([]byte, 0, len(prefix)+8)
+	return binary.BigEndian.AppendUint64(append(b, prefix...), seq)
+}
+
+// slugPrefix is what the keys of one slug under a/ or d/ begin with.
+func slugPrefix(prefix, slug string) []byte {
+	b := make([]byte, 0, len(prefix)+len(slug)+1+8)
+	b = append(b, prefix...)
+	b = append(b, slug...)
+	return append(b, 0)
+}
+
+func slugKey(prefix, slug string, seq uint64) []byte {
+	return binary.BigEndian.AppendUint64(slugPrefix(prefix, slug), seq)
+}
+
+// keySeq returns the sequence at the end of a key.
+func keySeq(k []byte) (uint64, bool) {
+	if len(k) < 10 {
+		return 0, false
+	}
+	return binary.BigEndian.Uint64(k[len(k)-8:]), true
+}
+
+// An entry is the value under q/.
+type entry struct {
+	millis int64 // of the record's time
+	first  bool  // of its batch
+	slug   string
+	hashes []chain.Hash // its leaf and the subtrees that it completes, by level
+}
+
+// firstOfBatch stands beside the length of the slug, which needs 6 bits.
+const firstOfBatch = 0x80
+
+func (e *entry) appendTo(b []byte) []byte {
+	b = binary.BigEndian.AppendUint64(b, uint64(e.millis)) //nolint:gosec // back in parseEntry
+	n := byte(len(e.slug))                                 //nolint:gosec // at most wire.MaxSlug
+	if e.first {
+		n |= firstOfBatch
+	}
+	b = append(append(b, n), e.slug...)
+	for i := range e.hashes {
+		b = append(b, e.hashes[i][:]...)
+	}
+	return b
+}
+
+func parseEntry(b []byte) (entry, error) {
+	if len(b) < 9 {
+		return entry{}, errShort
+	}
+	n := int(b[8] &^ firstOfBatch)
+	rest := b[9:]
+	if len(rest) < n+tlog.HashSize || (len(rest)-n)%tlog.HashSize != 0 {
+		return entry{}, errShort
+	}
+	e := entry{
+		millis: int64(binary.BigEndian.Uint64(b)), //nolint:gosec // as it was put
+		first:  b[8]&firstOfBatch != 0,
+		slug:   string(rest[:n]),
+	}
+	for rest = rest[n:]; len(rest) > 0; rest = rest[tlog.HashSize:] {
+		e.hashes = append(e.hashes, chain.Hash(rest[:tlog.HashSize]))
+	}
+	return e, nil
+}
+
+// A day counts from 1970-01-01, UTC.
+type day int64
+
+func dayOf(t time.Time) day { return dayOfMillis(t.UnixMilli()) }
+
+func dayOfMillis(ms int64) day {
+	const length = 24 * 60 * 60 * 1000
+	d := ms / length
+	if ms%length < 0 {
+		d--
+	}
+	return day(d)
+}
+
+func (d day) bytes() []byte { return binary.BigEndian.AppendUint64(nil, uint64(d)) } //nolint:gosec // back in parseDay
+
+func parseDay(b []byte) (day, error) {
+	if len(b) != 8 {
+		return 0, errShort
+	}
+	return day(binary.BigEndian.Uint64(b)), nil //nolint:gosec // as it was put
+}
+
+// A seal says how far the log has been written with everything in order, so
+// that opening it need not look at what lies before. It is the place where a
+// signed checkpoint belongs.
+type seal struct {
+	size uint64
+	root chain.Hash
+	open uint64 // the lowest sequence of an intent without outcome, or size
+}
+
+func (s *seal) bytes() []byte {
+	b := binary.BigEndian.AppendUint64(nil, s.size)
+	b = append(b, s.root[:]...)
+	return binary.BigEndian.AppendUint64(b, s.open)
+}
+
+func parseSeal(b []byte) (seal, error) {
+	if len(b) != 8+tlog.HashSize+8 {
+		return seal{}, errShort
+	}
+	s := seal{
+		size: binary.BigEndian.Uint64(b),
+		root: chain.Hash(b[8 : 8+tlog.HashSize]),
+		open: binary.BigEndian.Uint64(b[8+tlog.HashSize:]),
+	}
+	if s.open > s.size {
+		return seal{}, errors.New("names an open intent that is not in it")
+	}
+	return s, nil
+}
