@@ -111,6 +111,9 @@ func parseEntry(slug string, raw json.RawMessage) *standing {
 		if err := e.Token.Check(); err != nil {
 			st.reject("%v", err)
 		}
+		if t != "" && strings.Contains(slug, t) {
+			st.reject("the slug contains the token, and everybody sees slugs")
+		}
 	}
 	switch id, err := integer(o.get(keyPortalID)); {
 	case o.get(keyPortalID) == nil:
