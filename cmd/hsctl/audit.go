@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/hsagent/hsagentd/wire"
+)
+
+// queryPage is how many records one request asks for.
+const queryPage = 1000
+
+func newAudit(e *env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "audit",
+		Short: "Read and verify the log of all calls",
+		Example: `hsctl audit tail -f
+hsctl audit query --slug acme-corp --from 2026-11-01 --to 2026-11-30
+hsctl audit verify`,
+		Annotations: exits(8, 12, 13),
+		Args:        subcommandNeeded,
+		RunE:        missing,
+	}
+	cmd.AddCommand(newAuditQuery(e), newAuditTail(e), newAuditVerify(e))
+	return cmd
+}
+
+// queryOptions are the parameters of GET /v1/audit/records.
+type queryOptions struct {
+	slug, from, to, method, status, callID, caller string
+
+	after uint64
+	limit int
+
+	hasAfter bool // the flag was given
+}
+
+func newAuditQuery(e *env) *cobra.Command {
+	o := &queryOptions{}
+	cmd := &cobra.Command{
+		Use:   "query",
+		Short: "Print the records that match, in log order",
+		Example: `hsctl audit query --slug acme-corp --from 2026-11-01 --to 2026-11-30
+hsctl audit query --status 4xx --from 2026-11-23T08:00:00Z -o csv
+hsctl audit query --call-id 0193a1b2-0000-7000-8000-000000000000
+hsctl audit query --slug acme-corp | jq -s 'map(select(.kind == "call.outcome")) | length'`,
+		Long:        `JSON is one record a line. A date of --to includes its day; dates are in UTC.`,
+		Args:        positional(0, 0),
+		Annotations: exits(8, 12),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.hasAfter = cmd.Flags().Changed("after")
+			return o.run(cmd.Context(), e)
+		},
+	}
+	o.addFlags(cmd.Flags())
+	_ = cmd.RegisterFlagCompletionFunc("slug", completeSlugs(e, 0)) // fails for unknown flags only
+	_ = cmd.RegisterFlagCompletionFunc("method", words(methods...))
+	return cmd
+}
+
+func (o *queryOptions) addFlags(f *pflag.FlagSet) {
+	f.StringVar(&o.slug, "slug", "", "only records of this `slug`")
+	f.StringVar(&o.from, "from", "", "only from this `time` on: RFC 3339, or a date")
+	f.StringVar(&o.to, "to", "", "only up to this `time`: RFC 3339, or a date")
+	f.StringVar(&o.method, "method", "", "only calls with this HTTP `method`")
+	f.StringVar(&o.status, "status", "", "only this HubSpot `status`, such as 404 or 4xx")
+	f.StringVar(&o.callID, "call-id", "", "only records of this call `ID`")
+	f.StringVar(&o.caller, "caller", "", "only calls of this `caller`: user, uid, program or systemd unit")
+	f.Uint64Var(&o.after, "after", 0, "only records after this `sequence` number")
+	f.IntVar(&o.limit, "limit", 0, "at most this `number` of records (default: all)")
+}
+
+// values are the parameters without paging. The agent checks them.
+func (o *queryOptions) values() (url.Values, error) {
+	q := url.Values{}
+	if o.slug != "" {
+		s, err := wire.ParseSlug(o.slug)
+		if err != nil {
+			return nil, &exitError{wire.ExitUsage, err}
+		}
+		q.Set("slug", s.String())
+	}
+	method := o.method
+	if method != "" {
+		m, err := parseMethod(method)
+		if err != nil {
+			return nil, err
+		}
+		method = m
+	}
+	for k, v := range map[string]string{
+		"from": o.from, "to": o.to, "method": method, "status": o.status, "callId": o.callID, "caller": o.caller,
+	} {
+		if v != "" {
+			q.Set(k, v)
+		}
+	}
+	return q, nil
+}
+
+func (o *queryOptions) run(ctx context.Context, e *env) error {
+	q, err := o.values()
+	if err != nil {
+		return err
+	}
+	if o.limit < 0 {
+		return usagef("--limit %d: want a number of records", o.limit)
+	}
+	c, err := e.client()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if o.hasAfter {
+		q.Set("after", strconv.FormatUint(o.after, 10))
+	}
+	out := newRecordWriter(e)
+	for left := o.limit; ; {
+		n := queryPage
+		if o.limit > 0 {
+			n = min(n, left)
+		}
+		q.Set("limit", strconv.Itoa(n))
+		got, err := out.copyStream(ctx, c, q)
+		if err != nil {
+			return err
+		}
+		left -= got
+		if got < n || o.limit > 0 && left <= 0 {
+			return out.end()
+		}
+		q.Set("after", strconv.FormatUint(out.last, 10))
+	}
+}
+
+func newAuditTail(e *env) *cobra.Command {
+	var follow bool
+	lines := 10
+	cmd := &cobra.Command{
+		Use:   "tail",
+		Short: "Print the last records, and follow the log with -f",
+		Example: `hsctl audit tail -f
+hsctl audit tail --lines 100 -o csv
+hsctl audit tail -f | jq -c 'select(.statusCode >= 400)'`,
+		Args:        positional(0, 0),
+		Annotations: exits(8, 12),
+		RunE:        func(cmd *cobra.Command, _ []string) error { return runAuditTail(cmd.Context(), e, lines, follow) },
+	}
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with new records as they come")
+	cmd.Flags().IntVar(&lines, "lines", lines, "how many of the last `records` to print first")
+	return cmd
+}
+
+func runAuditTail(ctx context.Context, e *env, lines int, follow bool) error {
+	if lines < 0 {
+		return usagef("--lines %d: want a number of records", lines)
+	}
+	c, err := e.client()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	st, err := c.Status(ctx)
+	if err != nil {
+		return err
+	}
+	q, out := url.Values{}, newRecordWriter(e)
+	if skip := st.Audit.Size - min(st.Audit.Size, uint64(lines)); skip > 0 {
+		q.Set("after", strconv.FormatUint(skip-1, 10))
+	}
+	switch {
+	case follow:
+		q.Set("follow", "true")
+		if _, err := out.copyStream(ctx, c, q); err != nil {
+			return err
+		}
+		return errors.Join(out.end(), fmt.Errorf("%w any more: it ended the stream", wire.ErrUnreachable))
+	case lines == 0:
+		return out.end()
+	}
+	q.Set("limit", strconv.Itoa(lines))
+	if _, err := out.copyStream(ctx, c, q); err != nil {
+		return err
+	}
+	return out.end()
+}
+
+func newAuditVerify(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:     "verify",
+		Short:   "Check every record and hash of the log",
+		Example: `hsctl audit verify`,
+		Long: `The agent reads the whole log and computes its tree anew. The exit code is 13 if
+anything was changed, dropped, added or reordered.`,
+		Args:        positional(0, 0),
+		Annotations: exits(8, 12, 13),
+		RunE:        func(cmd *cobra.Command, _ []string) error { return runAuditVerify(cmd.Context(), e) },
+	}
+}
+
+func runAuditVerify(ctx context.Context, e *env) error {
+	c, err := e.client()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	report := &wire.AuditReport{}
+	if err := c.Do(ctx, http.MethodPost, "/v1/audit/verify", nil, nil, report); err != nil {
+		return err
+	}
+	if report.OK() && e.format() == formatTable {
+		_, err := fmt.Fprintf(e.stdout, "ok: %d records, root %s\n", report.Records, wire.Printable(report.Root))
+		return err
+	}
+	if err := e.emit(report, func() *table { return damageTable(report) }); err != nil {
+		return err
+	}
+	if report.OK() {
+		return nil
+	}
+	n := max(report.Damaged, uint64(len(report.Damage)))
+	return &exitError{wire.ExitVerification, fmt.Errorf("the audit log is damaged: %d faults in %d records", n, report.Records)}
+}
+
+func damageTable(r *wire.AuditReport) *table {
+	t := &table{header: []string{"seq", "kind", "detail"}}
+	for _, d := range r.Damage {
+		t.rows = append(t.rows, []cell{text(d.Seq), {d.Kind, red}, text(d.Detail)})
+	}
+	return t
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/hsagent/hsagentd/wire"
+)
+
+// An output is where a call's body goes: stdout, or a file that appears whole
+// at commit or not at all.
+type output struct {
+	io.Writer
+	temp *os.File // nil unless commit renames it
+	path string
+}
+
+// openOutput opens FILE before the call is made: an answer that has nowhere to
+// go is found out while it costs nothing. "" and "-" are stdout.
+func openOutput(e *env, path string) (*output, error) {
+	if path == "" || path == "-" {
+		return &output{Writer: e.stdout}, nil
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real // replace what a link points to, not the link
+	}
+	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
+		if st.IsDir() {
+			return nil, usagef("-O %s: it is a directory", wire.Quote(path))
+		}
+		// A device or a pipe is written to: it must never be replaced.
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			return nil, fmt.Errorf("-O: %w", err)
+		}
+		return &output{Writer: f}, nil
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return nil, fmt.Errorf("-O: %w", err)
+	}
+	return &output{Writer: f, temp: f, path: path}, nil
+}
+
+// commit makes the file appear.
+func (o *output) commit() error {
+	if o.temp == nil {
+		return nil
+	}
+	if err := o.temp.Sync(); err != nil {
+		return fmt.Errorf("-O: %w", err)
+	}
+	if err := os.Rename(o.temp.Name(), o.path); err != nil {
+		return fmt.Errorf("-O: %w", err)
+	}
+	err := o.temp.Close()
+	o.temp = nil
+	return err
+}
+
+// discard takes the file away if it was not committed.
+func (o *output) discard() {
+	if o.temp != nil {
+		_ = o.temp.Close()           // its content is not wanted
+		_ = os.Remove(o.temp.Name()) // a second signal may leave it too; its name is hidden
+	}
+}
