@@ -40,8 +40,8 @@ func RecordRaw(raw string) string {
 		}
 		out += "?" + strings.Join(pairs, "&")
 	}
-	if d := decodeAll(out); wire.MaskTokens(d) != d {
-		out = wire.MaskTokens(d) // the escapes go with the token
+	if hasToken(out) {
+		out = wire.MaskTokens(decodeAll(out)) // other escapes go with the token's
 	}
 	out = wire.Printable(out)
 	if len(out) > MaxRecordPath {

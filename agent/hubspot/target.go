@@ -131,7 +131,7 @@ func checkPath(path string) error {
 			return badTarget("path %s: an encoded control byte is refused", shown(path))
 		case !utf8.ValidString(d):
 			return badTarget("path %s: the escapes do not decode to UTF-8", shown(path))
-		case wire.MaskTokens(d) != d:
+		case hasToken(d):
 			return badTarget("a token stands in the path: the agent adds the token itself; rotate this one if it is real")
 		}
 	}
@@ -162,7 +162,7 @@ func checkQuery(query string) error {
 			return wire.Errorf(wire.CodeDenied, "query parameter %q: credentials do not travel in the query; the agent adds the token itself", strings.ToLower(d))
 		}
 	}
-	if d := decodeAll(query); wire.MaskTokens(d) != d {
+	if hasToken(query) {
 		return badTarget("a token stands in the query: the agent adds the token itself; rotate this one if it is real")
 	}
 	return nil
@@ -225,6 +225,13 @@ func hasPrefixFold(s, prefix string) bool {
 	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
 }
 
+// hasToken reports whether anything in s, however often it is percent-encoded,
+// has a token's form.
+func hasToken(s string) bool {
+	d := decodeAll(s)
+	return wire.MaskTokens(d) != d
+}
+
 // unescape decodes one segment once, or leaves it as it is.
 func unescape(seg string) string {
 	if d, err := url.PathUnescape(seg); err == nil {
@@ -238,8 +245,8 @@ func shown(raw string) string {
 	if len(raw) > MaxTarget {
 		raw = raw[:MaxTarget]
 	}
-	if d := decodeAll(raw); wire.MaskTokens(d) != d {
-		raw = d
+	if hasToken(raw) {
+		raw = decodeAll(raw)
 	}
 	return wire.Quote(raw)
 }
