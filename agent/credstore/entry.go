@@ -39,6 +39,10 @@ var entryKeys = []string{
 // kinds are the kinds of token; "" is one that nobody named.
 var kinds = []string{"", "service-key", "private-app", "static-app"}
 
+// ValidKind reports whether kind is one of service-key, private-app and
+// static-app, or "" where nobody named one.
+func ValidKind(kind string) bool { return slices.Contains(kinds, kind) }
+
 // baseURL is HubSpot's API or one of its regional hosts, and nothing that only
 // looks like one: no port, no user, no path.
 var baseURL = regexp.MustCompile(`^https://api(-[a-z]{2,4}[0-9]{1,2})?\.hubapi\.com/?$`)
@@ -125,7 +129,7 @@ func parseEntry(slug string, raw json.RawMessage) *standing {
 	}
 	if raw := o.get(keyKind); raw != nil {
 		kind, ok := str(raw)
-		if !ok || kind == "" || !slices.Contains(kinds, kind) {
+		if !ok || kind == "" || !ValidKind(kind) {
 			st.reject("kind must be service-key, private-app or static-app")
 		}
 		e.Kind = kind

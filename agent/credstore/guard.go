@@ -44,9 +44,10 @@ func NewGuard(path string, log *slog.Logger) *Guard {
 
 // Admit returns nil if next may take the place of prev (nil at start), and
 // notes its version. Else the error wraps [ErrRollback] (a lower version than
-// any seen, or prev's version with other contents) or [ErrMassRemoval] (more
-// than a quarter of prev's portals are gone, or all). An entry that is in next
-// but rejected is not gone.
+// any seen) or [ErrMassRemoval] (more than a quarter of prev's portals are
+// gone, or all). An entry that is in next but rejected is not gone. The same
+// version with other contents is admitted: a script that forgets to count the
+// version up loses nothing by it.
 //
 // With force, next is admitted whatever it is and its version is the highest
 // from then on: for an operator's word, and for a removal of our own that
@@ -81,9 +82,6 @@ func admit(prev, next *Store, seen int64) error {
 	}
 	if prev == nil {
 		return nil
-	}
-	if next.Version == prev.Version && next.digest != prev.digest {
-		return fmt.Errorf(`%w: its contents changed, and "version" is %d as before: whoever writes it must count that up; %s`, ErrRollback, next.Version, forceHint)
 	}
 	there := make(map[string]bool, len(next.Entries))
 	for _, e := range next.Entries {

@@ -2,7 +2,6 @@ package credstore
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -84,13 +83,9 @@ func parseDocument(plaintext []byte) (*document, error) {
 		// The time is for people: a bad one is worth no refusal.
 		s.LastUpdated, _ = timestamp(raw)
 	}
-	var compact bytes.Buffer
-	if err := json.Compact(&compact, plaintext); err != nil {
+	if !json.Valid(plaintext) {
 		return bad("%s", syntaxError(plaintext))
 	}
-	s.digest = sha256.Sum256(compact.Bytes())
-	clear(compact.Bytes())
-
 	f := readFleet(portals)
 	f.fill(s)
 	return &document{top, portals, f, s}, nil

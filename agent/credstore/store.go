@@ -59,8 +59,6 @@ type Store struct {
 	LastUpdated time.Time  // zero if the store does not say
 	Entries     []Entry    // sorted by slug
 	Rejected    []Rejected // sorted by slug
-
-	digest [32]byte // of the plaintext without insignificant space
 }
 
 // Get returns the entry of slug.

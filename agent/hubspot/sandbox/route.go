@@ -18,6 +18,12 @@ func (x *exchange) route() *answer {
 		return x.only(http.MethodGet, "oauth", x.details)
 	case t.is("account-info", "api-usage", "daily", "private-apps"):
 		return x.only(http.MethodGet, "oauth", x.dailyUsage)
+	case t.is("crm", "owners"):
+		return x.only(http.MethodGet, "crm.objects.owners.read", x.owners)
+	case t.is("files", "files"):
+		return x.only(http.MethodPost, "files", x.upload)
+	case len(t.seg) >= 3 && t.under("crm", "objects"):
+		return x.objects()
 	}
 	return notThere()
 }

@@ -98,6 +98,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		body:   &countingReader{r: r.Body},
 	}
 	x.access = s.lookup(x.bearer)
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{x.body, r.Body} // the form reader reads there
 
 	// Noted first: also a request that ends badly has arrived. The deferred
 	// call runs when a fault cuts the connection by a panic, too.

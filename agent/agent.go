@@ -1,0 +1,204 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hsagent/hsagentd/agent/credstore"
+	"github.com/hsagent/hsagentd/agent/hubspot"
+	"github.com/hsagent/hsagentd/auditstore/chain"
+	"github.com/hsagent/hsagentd/wire"
+)
+
+// An auditLog keeps the records. Append returns when the record is durable;
+// AppendLazy queues one that may wait a little.
+type auditLog interface {
+	Append(ctx context.Context, rec chain.Record) (chain.Receipt, error)
+	AppendLazy(rec chain.Record) error
+	Flush(ctx context.Context) error
+	Status() wire.AuditStatus
+	Records(ctx context.Context, f chain.Filter, fn func(raw []byte, r *chain.Record) error) error
+	Wait(ctx context.Context, after uint64) error
+	Verify(ctx context.Context, progress func(done, total uint64)) (chain.Report, error)
+}
+
+// Defaults of [Config].
+const (
+	DefaultMaxRequestBytes = 2 << 30
+	DefaultMaxInFlight     = 1024
+	DefaultDrainTimeout    = 10 * time.Second
+	DefaultReverify        = 24 * time.Hour
+)
+
+// A Config is what an [Agent] needs. Log, Audit, Upstream, StorePath and
+// LoadIdentity must be set; other zero fields take the defaults above.
+type Config struct {
+	Version  string
+	Log      *slog.Logger
+	Audit    auditLog
+	Upstream *hubspot.Upstream
+
+	StorePath string
+	// LoadIdentity reads the store's identity. passphrase is nil where nobody
+	// gave one; the error wraps [credstore.ErrPassphrase] if it needs another.
+	LoadIdentity func(passphrase []byte) (*credstore.Identity, error)
+
+	MaxRequestBytes int64 // of one call's body
+	MaxInFlight     int   // calls at once, over all portals
+
+	SocketGroup     int  // gid whose members may call; -1 for none
+	AdminGroup      int  // gid whose members may manage; -1 for none
+	SocketActivated bool // for status
+
+	StartNotes []string // what opening the audit log found, for the record of the start
+}
+
+// An Agent holds the keyring and serves callers.
+type Agent struct {
+	cfg     Config
+	log     *slog.Logger
+	audit   auditLog
+	up      *hubspot.Upstream
+	guard   *credstore.Guard
+	started time.Time
+	actor   string
+	uid     int
+
+	selfCaller *chain.Caller // of the agent's own requests
+
+	keys     atomic.Pointer[keyring] // nil while locked
+	inFlight atomic.Int64
+
+	// loads serialises everything that reads or writes the store. It is held
+	// over disk and the store's lock, so nothing that must answer takes it.
+	loads     sync.Mutex
+	file      *credstore.File  // nil while locked
+	store     *credstore.Store // that keys was made of
+	stopWatch context.CancelFunc
+	unlocks   throttle
+
+	refusal atomic.Pointer[refusal] // why a newer store was refused, or nil
+
+	ctx    context.Context // ends when Close is called: of background work
+	cancel context.CancelCauseFunc
+	wg     sync.WaitGroup // background work
+	server *http.Server
+}
+
+// New starts an agent: it records its start and loads the store if the
+// identity can be had without a passphrase. A store that cannot be used leaves
+// the agent running, with the reason in status.
+func New(ctx context.Context, cfg Config) (*Agent, error) {
+	if cfg.MaxRequestBytes == 0 {
+		cfg.MaxRequestBytes = DefaultMaxRequestBytes
+	}
+	if cfg.MaxInFlight == 0 {
+		cfg.MaxInFlight = DefaultMaxInFlight
+	}
+	a := &Agent{
+		cfg:     cfg,
+		log:     cfg.Log,
+		audit:   cfg.Audit,
+		up:      cfg.Upstream,
+		guard:   credstore.NewGuard(cfg.StorePath, cfg.Log),
+		started: time.Now(),
+		actor:   "hsagentd/" + cfg.Version,
+		uid:     os.Geteuid(),
+	}
+	a.selfCaller = &chain.Caller{UID: a.uid, GID: os.Getegid(), PID: os.Getpid(), Agent: true}
+	a.ctx, a.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	a.server = a.newServer()
+	if err := a.recordStart(ctx); err != nil {
+		return nil, err
+	}
+	err := a.unlock(ctx, nil)
+	switch {
+	case errors.Is(err, credstore.ErrPassphrase):
+		a.log.InfoContext(ctx, "locked: the identity needs a passphrase; unlock with: hsctl unlock")
+	case err != nil:
+		a.refuseStore(ctx, err)
+	}
+	return a, nil
+}
+
+func (a *Agent) recordStart(ctx context.Context) error {
+	rec := a.event(chain.AgentStarted)
+	for i, note := range a.cfg.StartNotes {
+		if i > 0 {
+			rec.Reason += "; "
+		}
+		rec.Reason += note
+	}
+	if _, err := a.audit.Append(ctx, rec); err != nil {
+		return fmt.Errorf("record the start: %w", err)
+	}
+	return nil
+}
+
+// event returns the record of something that the agent does or finds itself.
+func (a *Agent) event(kind chain.Kind) chain.Record {
+	return chain.Record{Kind: kind, Actor: a.actor}
+}
+
+// record queues a record of something that is no call. An error is logged: the
+// audit log shuts itself then, and every call is refused.
+func (a *Agent) record(ctx context.Context, rec chain.Record) {
+	if err := a.audit.AppendLazy(rec); err != nil {
+		a.log.ErrorContext(ctx, "not recorded", "kind", string(rec.Kind), "slug", rec.ClientSlug, "error", err)
+	}
+}
+
+// Serve answers callers on l until [Agent.Drain] or [Agent.Close] is called;
+// then it returns nil. It closes l.
+func (a *Agent) Serve(l net.Listener) error {
+	err := a.server.Serve(&peerListener{Listener: l, agent: a})
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// Drain takes no new calls and waits until those in flight have ended. When
+// ctx ends first, it breaks them off; their outcomes are recorded all the
+// same.
+func (a *Agent) Drain(ctx context.Context) error {
+	err := a.server.Shutdown(ctx)
+	if err == nil {
+		return nil
+	}
+	a.cancel(errShutdown)
+	//nolint:contextcheck // the caller's context has just ended
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	return errors.Join(err, a.server.Shutdown(grace))
+}
+
+var errShutdown = errors.New("the agent stops")
+
+// Close ends background work, breaks off what is left of calls, records the
+// stop and forgets the tokens. The audit log stays open: it is the caller's.
+func (a *Agent) Close(ctx context.Context) error {
+	a.cancel(errShutdown)
+	err := a.server.Close()
+	a.loads.Lock()
+	if a.stopWatch != nil {
+		a.stopWatch()
+	}
+	a.loads.Unlock()
+	a.wg.Wait()
+	if k := a.keys.Swap(nil); k != nil {
+		for _, c := range k.creds {
+			c.lane.pool.Close()
+		}
+	}
+	a.record(ctx, a.event(chain.AgentStopped))
+	return errors.Join(err, a.audit.Flush(ctx))
+}

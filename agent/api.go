@@ -1,0 +1,213 @@
+package agent
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/hsagent/hsagentd/auditstore/chain"
+	"github.com/hsagent/hsagentd/wire"
+)
+
+// A route is one method and path of the agent's own API.
+type route struct {
+	method string
+	path   string // a segment {slug} takes any
+	manage bool   // needs the right to manage, not only to call
+	handle func(*Agent, http.ResponseWriter, *http.Request, apiRequest) *wire.Problem
+}
+
+// An apiRequest is what of a request its path and query said.
+type apiRequest struct {
+	slug  wire.Slug // of {slug}
+	query url.Values
+}
+
+var routes = []route{
+	{http.MethodGet, "/v1/status", false, (*Agent).getStatus},
+	{http.MethodGet, "/v1/portals", false, (*Agent).getPortals},
+	{http.MethodGet, "/v1/portals/{slug}", false, (*Agent).getPortal},
+	{http.MethodPut, "/v1/portals/{slug}", true, (*Agent).putPortal},
+	{http.MethodDelete, "/v1/portals/{slug}", true, (*Agent).deletePortal},
+	{http.MethodPost, "/v1/portals/{slug}/verify", true, (*Agent).postVerify},
+	{http.MethodPost, "/v1/portals/{slug}/resume", true, (*Agent).postResume},
+	{http.MethodGet, "/v1/audit/records", true, (*Agent).getRecords},
+	{http.MethodPost, "/v1/audit/verify", true, (*Agent).postAuditVerify},
+	{http.MethodPost, "/v1/lock", true, (*Agent).postLock},
+	{http.MethodPost, "/v1/unlock", true, (*Agent).postUnlock},
+	{http.MethodPost, "/v1/reload", true, (*Agent).postReload},
+}
+
+// serveAPI leads a request that is no call to its handler. Paths are compared
+// raw: the API's own never need an escape.
+func (a *Agent) serveAPI(w http.ResponseWriter, r *http.Request) {
+	path, rawQuery, _ := strings.Cut(r.RequestURI, "?")
+	var allow []string
+	for _, rt := range routes {
+		seg, ok := rt.match(path)
+		if !ok {
+			continue
+		}
+		if rt.method != r.Method {
+			allow = append(allow, rt.method)
+			continue
+		}
+		if p := a.serveRoute(w, r, rt, seg, rawQuery); p != nil {
+			writeProblem(w, r, p)
+		}
+		return
+	}
+	if allow != nil {
+		w.Header().Set("Allow", strings.Join(allow, ", "))
+		writeProblem(w, r, wire.Errorf(wire.CodeMethodNotAllowed, "%s takes %s, not %s", wire.Quote(path), strings.Join(allow, " or "), r.Method))
+		return
+	}
+	writeProblem(w, r, wire.Errorf(wire.CodeNotFound, "the agent's API has no %s", wire.Quote(path)))
+}
+
+// match reports whether path is the route's, and returns what stands for
+// {slug}.
+func (rt *route) match(path string) (slug string, ok bool) {
+	before, after, param := strings.Cut(rt.path, "{slug}")
+	if !param {
+		return "", path == rt.path
+	}
+	rest, ok := strings.CutPrefix(path, before)
+	if !ok {
+		return "", false
+	}
+	slug, ok = strings.CutSuffix(rest, after)
+	return slug, ok && slug != "" && !strings.Contains(slug, "/")
+}
+
+func (a *Agent) serveRoute(w http.ResponseWriter, r *http.Request, rt route, seg, rawQuery string) *wire.Problem {
+	if rt.manage && !a.mayManage(callerOf(r)) {
+		rec := a.event(chain.CallDenied)
+		rec.Caller, rec.Method, rec.Error = auditCaller(callerOf(r)), r.Method, string(wire.CodeDenied)
+		rec.Reason = "management: " + rt.path
+		a.record(r.Context(), rec)
+		return wire.Errorf(wire.CodeDenied, "user %s may not manage this agent: only its own user, root and admin_group may", nameOf(callerOf(r)))
+	}
+	var req apiRequest
+	if seg != "" {
+		slug, err := wire.ParseSlug(seg)
+		if err != nil {
+			return wire.Errorf(wire.CodeBadRequest, "%v", err)
+		}
+		req.slug = slug
+	}
+	q, err := url.ParseQuery(rawQuery)
+	if err != nil {
+		return wire.Errorf(wire.CodeBadRequest, "the query is malformed")
+	}
+	req.query = q
+	return rt.handle(a, w, r, req)
+}
+
+// Status returns how the agent is.
+func (a *Agent) Status() wire.Status {
+	now := time.Now()
+	st := wire.Status{
+		Version:         a.cfg.Version,
+		PID:             os.Getpid(),
+		StartedAt:       wire.At(a.started),
+		UptimeSeconds:   int64(now.Sub(a.started).Seconds()),
+		Locked:          true,
+		Store:           wire.StoreStatus{Path: a.cfg.StorePath},
+		Audit:           a.audit.Status(),
+		Portals:         map[string]int{},
+		CallsInFlight:   int(a.inFlight.Load()),
+		Upstream:        a.up.Base(),
+		SocketActivated: a.cfg.SocketActivated,
+	}
+	for _, s := range []wire.State{wire.StateReady, wire.StateUnverified, wire.StateQuarantined, wire.StateRejected} {
+		st.Portals[string(s)] = 0
+	}
+	if k := a.keys.Load(); k != nil {
+		st.Locked = false
+		st.Store.Version, st.Store.LoadedAt = k.version, timeOrNil(k.loadedAt)
+		for _, p := range k.views() {
+			st.Portals[string(p.State)]++
+		}
+	}
+	if r := a.refusal.Load(); r != nil {
+		st.Store.LastError, st.Store.ErrorAt = wire.MaskTokens(r.err.Error()), timeOrNil(r.at)
+	}
+	return st
+}
+
+func (a *Agent) getStatus(w http.ResponseWriter, _ *http.Request, _ apiRequest) *wire.Problem {
+	writeJSON(w, http.StatusOK, a.Status())
+	return nil
+}
+
+// views shows all portals, sorted by slug.
+func (k *keyring) views() []wire.Portal {
+	out := make([]wire.Portal, 0, len(k.slugs))
+	for _, slug := range k.slugs {
+		if c := k.creds[slug]; c != nil {
+			out = append(out, c.view())
+			continue
+		}
+		r := k.rejected[slug]
+		out = append(out, wire.Portal{Slug: slug, PortalID: r.PortalID, State: wire.StateRejected, Reason: r.Reason})
+	}
+	return out
+}
+
+func (a *Agent) getPortals(w http.ResponseWriter, _ *http.Request, _ apiRequest) *wire.Problem {
+	k := a.keys.Load()
+	if k == nil {
+		return a.noKeys()
+	}
+	writeJSON(w, http.StatusOK, wire.Portals{Portals: k.views()})
+	return nil
+}
+
+func (a *Agent) getPortal(w http.ResponseWriter, _ *http.Request, req apiRequest) *wire.Problem {
+	k := a.keys.Load()
+	if k == nil {
+		return a.noKeys()
+	}
+	if c := k.credential(req.slug.String()); c != nil {
+		writeJSON(w, http.StatusOK, c.view())
+		return nil
+	}
+	if r, ok := k.rejected[req.slug.String()]; ok {
+		writeJSON(w, http.StatusOK, wire.Portal{Slug: r.Slug, PortalID: r.PortalID, State: wire.StateRejected, Reason: r.Reason})
+		return nil
+	}
+	return k.missing(req.slug)
+}
+
+func (a *Agent) postLock(w http.ResponseWriter, r *http.Request, _ apiRequest) *wire.Problem {
+	if err := a.Lock(context.WithoutCancel(r.Context())); err != nil {
+		return wire.Errorf(wire.CodeAuditUnavailable, "the agent is locked, but that was not recorded: %v", err)
+	}
+	return a.getStatus(w, r, apiRequest{})
+}
+
+func (a *Agent) postUnlock(w http.ResponseWriter, r *http.Request, _ apiRequest) *wire.Problem {
+	var in wire.Unlock
+	if p := readJSON(w, r, &in); p != nil {
+		return p
+	}
+	if err := a.Unlock(r.Context(), []byte(in.Passphrase)); err != nil {
+		return asProblem(err)
+	}
+	return a.getStatus(w, r, apiRequest{})
+}
+
+func (a *Agent) postReload(w http.ResponseWriter, r *http.Request, _ apiRequest) *wire.Problem {
+	var in wire.Reload
+	if p := readJSON(w, r, &in); p != nil {
+		return p
+	}
+	if err := a.Reload(context.WithoutCancel(r.Context()), in.Force); err != nil {
+		return asProblem(err)
+	}
+	return a.getStatus(w, r, apiRequest{})
+}

@@ -1,0 +1,322 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/hsagent/hsagentd/agent/hubspot"
+	"github.com/hsagent/hsagentd/auditstore/chain"
+	"github.com/hsagent/hsagentd/wire"
+)
+
+// A call is one request for one slug on its way through the agent.
+type call struct {
+	agent  *Agent
+	id     string // UUIDv7
+	caller *chain.Caller
+	slug   wire.Slug
+	method string
+	target hubspot.Target
+	path   string // of target, as the record keeps it
+	op     hubspot.Op
+	header http.Header // that goes on to HubSpot
+	body   *upload     // nil for none
+	reason string
+	once   bool // never let an attempt be repeated
+
+	cred *credential // taken from the keyring once
+
+	attempt int       // wire attempts so far
+	sent    time.Time // when the attempt at hand began; zero if none is open
+}
+
+// serveCall makes a call: from the caller's request to the record of how it
+// ended. This is the one path that a call takes.
+func (a *Agent) serveCall(w http.ResponseWriter, r *http.Request) {
+	c, problem := a.parseCall(r)
+	if problem == nil {
+		problem = a.admit(c, r)
+	}
+	if problem != nil {
+		a.refuse(w, r, c, problem)
+		return
+	}
+	defer c.release()
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	defer context.AfterFunc(a.ctx, func() { cancel(errShutdown) })()
+	if problem := a.confirm(ctx, c.cred); problem != nil {
+		a.refuse(w, r, c, problem)
+		return
+	}
+	defer c.body.begin(w)()
+	resp, problem := c.send(ctx)
+	if problem != nil {
+		c.writeProblem(w, r, problem)
+		return
+	}
+	c.passOn(ctx, w, resp, cancel)
+}
+
+// parseCall reads what is asked. The call that it returns has a slug as soon
+// as one could be read, even beside a problem.
+func (a *Agent) parseCall(r *http.Request) (*call, *wire.Problem) {
+	c := &call{agent: a, id: newCallID(), caller: auditCaller(callerOf(r)), method: r.Method}
+	slug, rest, err := hubspot.SplitCall(r.RequestURI)
+	if err != nil {
+		return c, asProblem(err)
+	}
+	c.slug, c.path = slug, hubspot.RecordRaw(rest)
+	if c.target, err = hubspot.ParseTarget(rest); err != nil {
+		return c, asProblem(err)
+	}
+	c.path, c.op = hubspot.RecordPath(c.target), hubspot.Classify(r.Method, c.target)
+	if problem := c.readOptions(r.Header); problem != nil {
+		return c, problem
+	}
+	if c.header, err = hubspot.RequestHeaders(r.Header); err != nil {
+		return c, asProblem(err)
+	}
+	if r.ContentLength != 0 {
+		c.body = &upload{src: r.Body, length: r.ContentLength, left: a.cfg.MaxRequestBytes}
+	}
+	return c, nil
+}
+
+// admit decides without any I/O whether the call may be made, and takes the
+// slug's credential.
+func (a *Agent) admit(c *call, r *http.Request) *wire.Problem {
+	if !a.mayCall(callerOf(r)) {
+		return wire.Errorf(wire.CodeDenied, "user %s may not make calls: ask for membership of the agent's socket_group", nameOf(callerOf(r)))
+	}
+	k := a.keys.Load()
+	if k == nil {
+		return a.noKeys()
+	}
+	if c.cred = k.credential(c.slug.String()); c.cred == nil {
+		return k.missing(c.slug)
+	}
+	if c.body != nil && c.body.length > a.cfg.MaxRequestBytes {
+		return errTooLarge(a.cfg.MaxRequestBytes)
+	}
+	return c.take()
+}
+
+// send sends the call and returns HubSpot's answer. If it fails, every attempt
+// that left is already recorded with its outcome.
+func (c *call) send(ctx context.Context) (*http.Response, *wire.Problem) {
+	req := &hubspot.Request{Method: c.method, Target: c.target, Header: c.header}
+	if c.body != nil {
+		req.Body, req.Length = c.body, c.body.length
+	}
+	resp, err := c.cred.lane.pool.Send(ctx, req, c.cred.Token, c.intent)
+	if err == nil {
+		if problem := unreadable(resp); problem != nil {
+			_ = resp.Body.Close() // nothing of it is used
+			c.outcome(result{resp: resp, code: problem.Code})
+			return nil, problem
+		}
+		return resp, nil
+	}
+	problem := c.sendProblem(ctx, err)
+	c.outcome(result{code: problem.Code})
+	return nil, problem
+}
+
+// intent makes the record of a wire attempt durable. It runs when the attempt
+// has its connection and nothing was written to it yet; the connection writes
+// only after it has returned nil.
+func (c *call) intent(attempt int) error {
+	if attempt > 1 {
+		if c.once {
+			return wire.Errorf(wire.CodeUpstreamUnreachable, "the connection to HubSpot broke, and Hsagent-Retry is off")
+		}
+		c.outcome(result{code: wire.CodeUpstreamUnreachable}) // of the attempt that net/http gave up
+	}
+	c.attempt = attempt
+	// Not the caller's context: when it hangs up now, the intent may already
+	// be on its way to the disk and must get its outcome.
+	_, err := c.agent.audit.Append(context.Background(), c.record(chain.CallIntent))
+	if err != nil {
+		return wire.Errorf(wire.CodeAuditUnavailable, "nothing was sent: the call could not be recorded: %v", err)
+	}
+	c.sent = time.Now()
+	return nil
+}
+
+// passOn passes HubSpot's answer on to the caller and records the outcome when
+// the body has ended, whoever ended it.
+func (c *call) passOn(ctx context.Context, w http.ResponseWriter, resp *http.Response, cancel context.CancelCauseFunc) {
+	body := c.cred.needles.Reader(resp.Body)
+	kept := newExcerpt(resp)
+	leaked := c.passHeader(w.Header(), resp)
+	w.Header().Set(wire.HeaderCallID, c.id)
+	w.WriteHeader(resp.StatusCode)
+	n, code := stream(ctx, w, body, kept, resp.ContentLength, cancel)
+	_ = resp.Body.Close() // its end, or why it broke, is known
+	res := result{resp: resp, bytes: n, code: code, kept: kept}
+	if leaked || body.Leaked() {
+		res.code = wire.CodeLeakMasked
+		c.agent.log.Error("HubSpot's answer contained the token; it was masked", "slug", c.slug.String(), "call_id", c.id)
+	}
+	c.outcome(res)
+	if code != "" {
+		panic(http.ErrAbortHandler) // so that the caller sees a broken answer, not a short one
+	}
+}
+
+// passHeader copies HubSpot's headers and masks the token in them.
+func (c *call) passHeader(h http.Header, resp *http.Response) (leaked bool) {
+	for name, values := range hubspot.ResponseHeaders(resp.Header) {
+		if _, hit := c.cred.needles.MaskString(strings.ToLower(name)); hit {
+			leaked = true
+			continue
+		}
+		for i, v := range values {
+			masked, hit := c.cred.needles.MaskString(v)
+			values[i] = masked
+			leaked = leaked || hit
+		}
+		h[name] = values
+	}
+	if h["Content-Type"] == nil {
+		h["Content-Type"] = nil // none, rather than one that net/http guesses
+	}
+	return leaked
+}
+
+// A result is how a wire attempt ended.
+type result struct {
+	resp  *http.Response // nil: no answer
+	bytes int64          // of the answer's decoded body
+	code  wire.Code      // "": nothing went wrong here
+	kept  *excerpt
+}
+
+// outcome records how the open attempt ended. Without an open attempt nothing
+// has left, and there is nothing to record.
+func (c *call) outcome(res result) {
+	if c.sent.IsZero() {
+		return
+	}
+	rec := c.record(chain.CallOutcome)
+	took, received := time.Since(c.sent).Milliseconds(), res.bytes
+	c.sent = time.Time{}
+	rec.DurationMs, rec.ResponseBytes, rec.Error = &took, &received, string(res.code)
+	sent := c.body.sent()
+	rec.RequestBytes = &sent
+	if resp := res.resp; resp != nil {
+		rec.StatusCode = resp.StatusCode
+		rec.CorrelationID = c.clean(resp.Header.Get("X-Hubspot-Correlation-Id"))
+		rec.RateLimitRemaining = hubspot.ParseRateLimit(resp.Header).DailyRemaining
+	}
+	if res.kept != nil {
+		rec.NumErrors = res.kept.numErrors()
+		if rec.ObjectID == "" {
+			rec.ObjectID = c.clean(res.kept.objectID())
+		}
+	}
+	c.agent.log.Debug("call", "slug", rec.ClientSlug, "call_id", c.id, "method", c.method, "path", c.path, "status", rec.StatusCode, "took", took, "code", rec.Error)
+	if err := c.agent.audit.AppendLazy(rec); err != nil {
+		c.agent.log.Error("outcome not recorded", "slug", c.slug.String(), "call_id", c.id, "error", err)
+	}
+}
+
+// record returns the fields that all records of the call share.
+func (c *call) record(kind chain.Kind) chain.Record {
+	rec := c.agent.event(kind)
+	rec.ClientSlug, rec.CallID, rec.Attempt, rec.Method, rec.Path = c.slug.String(), c.id, c.attempt, c.method, c.path
+	rec.ObjectType, rec.ObjectID, rec.APIVersion = c.op.ObjectType, c.op.ObjectID, c.op.APIVersion
+	rec.Caller, rec.Reason = c.caller, c.reason
+	if c.cred != nil {
+		rec.PortalID, rec.TokenFingerprint, rec.StoreVersion = c.cred.PortalID, c.cred.fingerprint, c.cred.version
+	}
+	return rec
+}
+
+// refuse answers a call that was not made, and records the refusal.
+func (a *Agent) refuse(w http.ResponseWriter, r *http.Request, c *call, p *wire.Problem) {
+	if !c.slug.IsZero() || p.Code == wire.CodeDenied {
+		rec := c.record(chain.CallDenied)
+		rec.Error = string(p.Code)
+		a.record(r.Context(), rec)
+	}
+	c.writeProblem(w, r, p)
+}
+
+func (c *call) writeProblem(w http.ResponseWriter, r *http.Request, p *wire.Problem) {
+	p.CallID = c.id
+	writeProblem(w, r, p)
+}
+
+// clean makes a short text of HubSpot's fit for a record.
+func (c *call) clean(s string) string {
+	masked, _ := c.cred.needles.MaskString(s)
+	if len(masked) > 128 {
+		masked = masked[:128]
+	}
+	return wire.MaskTokens(wire.Printable(masked))
+}
+
+func newCallID() string {
+	id, err := uuid.NewV7()
+	if err != nil {
+		// The kernel's random source never fails; crypto/rand crashes first.
+		return uuid.Nil.String()
+	}
+	return id.String()
+}
+
+// asProblem returns the problem that err is, or an internal one.
+func asProblem(err error) *wire.Problem {
+	var p *wire.Problem
+	if errors.As(err, &p) {
+		return p
+	}
+	return wire.Errorf(wire.CodeInternal, "%v", err)
+}
+
+// A gotten is the whole answer to one of the agent's own requests.
+type gotten struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// maxOwnAnswer bounds what is read of an answer to the agent's own requests.
+const maxOwnAnswer = 1 << 20
+
+// ask makes a request of the agent's own with the credential, recorded like
+// any call.
+func (a *Agent) ask(ctx context.Context, cred *credential, method, path string, body []byte) (*gotten, *wire.Problem) {
+	c := &call{
+		agent: a, id: newCallID(), caller: a.selfCaller, slug: cred.Slug, cred: cred,
+		method: method, target: hubspot.Target{Path: path}, path: path,
+		header: http.Header{"Accept": {"application/json"}},
+	}
+	c.op = hubspot.Classify(method, c.target)
+	if body != nil {
+		c.header.Set("Content-Type", "application/json")
+		c.body = &upload{src: io.NopCloser(bytes.NewReader(body)), length: int64(len(body)), left: int64(len(body))}
+	}
+	resp, problem := c.send(ctx)
+	if problem != nil {
+		return nil, problem
+	}
+	b, err := io.ReadAll(io.LimitReader(cred.needles.Reader(resp.Body), maxOwnAnswer))
+	_ = resp.Body.Close() // its end, or why it broke, is known
+	res := result{resp: resp, bytes: int64(len(b))}
+	if err != nil {
+		problem = c.sendProblem(ctx, err)
+		res.code = problem.Code
+	}
+	c.outcome(res)
+	return &gotten{resp.StatusCode, resp.Header, b}, problem
+}

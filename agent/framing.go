@@ -1,0 +1,199 @@
+package agent
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/hsagent/hsagentd/agent/peer"
+)
+
+// maxHeadLine bounds one line of a request's head or of chunked framing.
+const maxHeadLine = 64 << 10
+
+// A guardedConn is one caller's connection. It watches the raw bytes for
+// framing that two HTTP parsers could read differently, which net/http
+// accepts: Content-Length beside Transfer-Encoding, a header given twice that
+// must stand once, folded lines, bare line feeds, signs in numbers. The
+// handler refuses every request of a connection on which such was seen; in the
+// middle of a body, reading fails.
+//
+// It keeps in step with net/http by following the bodies too: a request that
+// is hidden in a body is never taken for a head, nor the other way round.
+type guardedConn struct {
+	net.Conn
+	caller *peer.Caller
+
+	fault atomic.Pointer[string] // what was wrong, once something was
+	scan  framing                // used by whoever reads: net/http reads one at a time
+}
+
+var errFraming = errors.New("the request's body is framed ambiguously")
+
+// Read reads from the caller and follows the framing.
+func (c *guardedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if c.fault.Load() != nil {
+		return n, err
+	}
+	inBody := c.scan.state != inHead
+	if what := c.scan.feed(b[:n]); what != "" {
+		c.fault.Store(&what)
+		if inBody && c.scan.state != inHead {
+			return 0, errFraming
+		}
+	}
+	return n, err
+}
+
+// framed returns what was wrong with the connection's framing, or "".
+func (c *guardedConn) framed() string {
+	if p := c.fault.Load(); p != nil {
+		return *p
+	}
+	return ""
+}
+
+type framingState int
+
+const (
+	inHead framingState = iota
+	inFixed
+	inChunkSize
+	inChunkData
+	inChunkEnd
+	inTrailer
+)
+
+// framing follows the HTTP/1.1 framing of a stream of requests.
+type framing struct {
+	state framingState
+	line  []byte // of the head or the chunk framing, so far
+	left  int64  // bytes of the body or the chunk
+
+	lines   int // of this head
+	hosts   int
+	length  int64 // -1: no Content-Length
+	chunked bool
+}
+
+// feed follows b and returns what is wrong with it, or "".
+func (f *framing) feed(b []byte) string {
+	for len(b) > 0 {
+		switch f.state {
+		case inFixed, inChunkData:
+			n := min(int64(len(b)), f.left)
+			f.left -= n
+			b = b[n:]
+			if f.left == 0 {
+				f.state = map[framingState]framingState{inFixed: inHead, inChunkData: inChunkEnd}[f.state]
+			}
+			continue
+		}
+		i := bytes.IndexByte(b, '\n')
+		if i < 0 {
+			i = len(b) - 1
+		}
+		f.line = append(f.line, b[:i+1]...)
+		b = b[i+1:]
+		if len(f.line) > maxHeadLine {
+			return "a line is too long"
+		}
+		if f.line[len(f.line)-1] != '\n' {
+			return "" // the rest of the line is still to come
+		}
+		line, ok := bytes.CutSuffix(f.line, []byte("\r\n"))
+		if !ok {
+			return "a line ends in a bare line feed"
+		}
+		if bytes.ContainsAny(line, "\r\x00") {
+			return "a line has a bare carriage return or a NUL byte"
+		}
+		if what := f.take(line); what != "" {
+			return what
+		}
+		f.line = f.line[:0]
+	}
+	return ""
+}
+
+// take handles one whole line.
+func (f *framing) take(line []byte) string {
+	switch f.state {
+	case inHead:
+		return f.takeHead(line)
+	case inChunkSize:
+		size, _, _ := strings.Cut(string(line), ";")
+		n, err := strconv.ParseUint(strings.TrimRight(size, " \t"), 16, 62)
+		if err != nil {
+			return "a chunk's size is no hexadecimal number"
+		}
+		f.left, f.state = int64(n), inChunkData //nolint:gosec // 62 bits
+		if n == 0 {
+			f.state = inTrailer
+		}
+	case inChunkEnd:
+		if len(line) != 0 {
+			return "a chunk is longer than its size"
+		}
+		f.state = inChunkSize
+	case inTrailer:
+		if len(line) == 0 {
+			f.state = inHead
+		}
+	}
+	return ""
+}
+
+func (f *framing) takeHead(line []byte) string {
+	f.lines++
+	if f.lines == 1 {
+		f.hosts, f.length, f.chunked = 0, -1, false
+		return ""
+	}
+	if len(line) == 0 {
+		return f.endHead()
+	}
+	name, value, ok := strings.Cut(string(line), ":")
+	switch {
+	case line[0] == ' ' || line[0] == '\t':
+		return "a header is folded over several lines"
+	case !ok || name == "" || strings.ContainsAny(name, " \t"):
+		return "a header line has no name, or a space before its colon"
+	}
+	value = strings.Trim(value, " \t")
+	switch strings.ToLower(name) {
+	case "host":
+		f.hosts++
+	case "content-length":
+		n, err := strconv.ParseUint(value, 10, 62)
+		if err != nil || f.length >= 0 {
+			return "Content-Length is given twice or is no plain number"
+		}
+		f.length = int64(n) //nolint:gosec // 62 bits
+	case "transfer-encoding":
+		if !strings.EqualFold(value, "chunked") || f.chunked {
+			return "Transfer-Encoding is given twice or is something other than chunked"
+		}
+		f.chunked = true
+	}
+	return ""
+}
+
+func (f *framing) endHead() string {
+	f.lines = 0
+	switch {
+	case f.hosts != 1:
+		return "the Host header is missing or given twice"
+	case f.chunked && f.length >= 0:
+		return "Content-Length and Transfer-Encoding are both given"
+	case f.chunked:
+		f.state = inChunkSize
+	case f.length > 0:
+		f.left, f.state = f.length, inFixed
+	}
+	return ""
+}

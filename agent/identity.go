@@ -1,0 +1,155 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hsagent/hsagentd/agent/hubspot"
+	"github.com/hsagent/hsagentd/wire"
+)
+
+// Waits between attempts to confirm a token that HubSpot did not answer for.
+// They bound what a flood of calls can send for one unconfirmed token.
+const (
+	minConfirmWait = 250 * time.Millisecond
+	maxConfirmWait = 30 * time.Second
+)
+
+// An identity is what HubSpot said about one token of one slug. A token is
+// sent with a call only after [identity.confirm] has returned nil for it.
+type identity struct {
+	mu      sync.Mutex
+	flight  chan struct{} // closed when the confirmation under way ends; nil: none
+	account *hubspot.Account
+	at      time.Time     // of the last answer that settled it
+	problem *wire.Problem // why it is not confirmed
+	settled bool          // problem will not go away by asking again: quarantine
+	failed  time.Time     // of the last attempt that settled nothing
+	wait    time.Duration // until the next attempt after failed
+}
+
+func newIdentity() *identity { return new(identity) }
+
+// confirmedLocked reports whether HubSpot named the portal of the credential.
+func (id *identity) confirmedLocked(portalID int64) bool {
+	return id.problem == nil && id.account != nil && id.account.PortalID == portalID
+}
+
+// confirm waits until the token's portal is known and returns nil if it is the
+// credential's. ask is run at most once at a time however many calls wait, and
+// goes on when they give up: it must bound itself.
+func (id *identity) confirm(ctx context.Context, c *credential, ask func() verdict) *wire.Problem {
+	for {
+		id.mu.Lock()
+		switch {
+		case id.confirmedLocked(c.PortalID):
+			id.mu.Unlock()
+			return nil
+		case id.settled, id.problem != nil && time.Since(id.failed) < id.wait:
+			p := *id.problem
+			id.mu.Unlock()
+			return &p
+		}
+		flight := id.flight
+		if flight == nil {
+			flight = make(chan struct{})
+			id.flight = flight
+			go func() {
+				v := ask()
+				id.mu.Lock()
+				defer id.mu.Unlock()
+				id.takeLocked(v)
+				id.flight = nil
+				close(flight)
+			}()
+		}
+		id.mu.Unlock()
+		select {
+		case <-flight:
+		case <-ctx.Done():
+			return wire.Errorf(wire.CodePortalUnverified,
+				"slug %s: the wait for HubSpot to confirm its portal was given up: %v", c.Slug, context.Cause(ctx))
+		}
+	}
+}
+
+// A verdict is one answer about a token.
+type verdict struct {
+	account *hubspot.Account // what HubSpot said, or nil
+	problem *wire.Problem    // why the credential is not confirmed, or nil
+	settled bool             // problem will not go away by asking again
+	cause   *wire.Problem    // the same for who asked for the check, or nil
+}
+
+// judge turns HubSpot's answer for a credential into a verdict.
+func judge(c *credential, account *hubspot.Account, problem *wire.Problem) verdict {
+	switch {
+	case problem == nil && account.PortalID == c.PortalID:
+		return verdict{account: account}
+	case problem == nil:
+		return verdict{account: account, settled: true,
+			problem: wire.Errorf(wire.CodePortalQuarantined, "slug %s is quarantined: %s", c.Slug, mismatch(c, account)),
+			cause:   wire.Errorf(wire.CodeIdentityMismatch, "slug %s: %s", c.Slug, mismatch(c, account))}
+	case problem.Code == wire.CodeTokenRejected:
+		return verdict{settled: true, cause: problem,
+			problem: wire.Errorf(wire.CodePortalQuarantined, "slug %s is quarantined: %s", c.Slug, problem.Detail)}
+	default:
+		return verdict{cause: problem, problem: wire.Errorf(wire.CodePortalUnverified,
+			"slug %s: HubSpot has not confirmed which portal its token opens, so no call is made: %s", c.Slug, problem.Detail)}
+	}
+}
+
+// take keeps a verdict of a check that was asked for by hand. One that settles
+// nothing leaves a confirmed token confirmed.
+func (id *identity) take(c *credential, v verdict) {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	if v.problem != nil && !v.settled && id.confirmedLocked(c.PortalID) {
+		return
+	}
+	id.takeLocked(v)
+}
+
+func (id *identity) takeLocked(v verdict) {
+	id.problem, id.settled = v.problem, v.settled
+	if v.problem != nil && !v.settled {
+		id.failed = time.Now()
+		id.wait = min(max(2*id.wait, minConfirmWait), maxConfirmWait)
+		return
+	}
+	id.account, id.at, id.wait = v.account, time.Now(), 0
+}
+
+// mismatch says that a token opens another portal.
+func mismatch(c *credential, account *hubspot.Account) string {
+	return fmt.Sprintf("its token opens portal %d, but the store says portal %d. No call is made with it. Put the right token into the store, or mend the number: the agent reads it again by itself",
+		account.PortalID, c.PortalID)
+}
+
+// describe fills in the part of a portal's view that depends on the verdict.
+func (id *identity) describe(p *wire.Portal, c *credential) {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	if id.account != nil {
+		p.AccountType, p.TimeZone, p.DataHosting = id.account.AccountType, id.account.TimeZone, id.account.DataHostingLocation
+		if dc := c.datacenter(); dc != "" && p.DataHosting != "" && dc != p.DataHosting {
+			p.Warning = fmt.Sprintf("the token's prefix names data centre %s, HubSpot says %s", dc, p.DataHosting)
+		}
+	}
+	if !id.at.IsZero() && id.problem == nil {
+		p.VerifiedAt = timeOrNil(id.at)
+	}
+	switch {
+	case id.confirmedLocked(c.PortalID):
+		p.State = wire.StateReady
+	case id.settled:
+		p.State, p.Reason = wire.StateQuarantined, id.problem.Detail
+	default:
+		p.State = wire.StateUnverified
+		if id.problem != nil {
+			p.Reason = id.problem.Detail
+		}
+	}
+}

@@ -1,0 +1,170 @@
+package agent
+
+import (
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/hsagent/hsagentd/agent/credstore"
+	"github.com/hsagent/hsagentd/agent/hubspot"
+	"github.com/hsagent/hsagentd/agent/leak"
+	"github.com/hsagent/hsagentd/wire"
+)
+
+// A credential is what a call needs of one slug. It never changes: a call
+// takes it once, and slug, portal and token stay together whatever is rotated
+// meanwhile.
+type credential struct {
+	credstore.Entry
+	fingerprint string
+	version     int64         // of the store that it came from
+	identity    *identity     // what HubSpot said about this token
+	needles     *leak.Needles // find the token in an answer
+	lane        *lane         // the slug's own way to HubSpot
+}
+
+// A lane is what calls of one slug share and no other slug touches: its
+// connections, and how many calls use them. It outlives reloads.
+type lane struct {
+	pool     *hubspot.Pool
+	inFlight atomic.Int64
+}
+
+// A keyring is all credentials of one store. It never changes: a reload makes
+// a new one and swaps one pointer.
+type keyring struct {
+	version  int64
+	loadedAt time.Time
+	creds    map[string]*credential
+	rejected map[string]credstore.Rejected
+	slugs    []string // of creds and rejected, sorted
+}
+
+// newKeyring builds the keyring of a store. What prev and fresh know of
+// unchanged tokens (their identities, connections and needles) is carried over.
+func newKeyring(store *credstore.Store, prev *keyring, fresh []*credential, up *hubspot.Upstream, now time.Time) (*keyring, error) {
+	k := &keyring{
+		version:  store.Version,
+		loadedAt: now,
+		creds:    make(map[string]*credential, len(store.Entries)),
+		rejected: make(map[string]credstore.Rejected, len(store.Rejected)),
+		slugs:    make([]string, 0, len(store.Entries)+len(store.Rejected)),
+	}
+	for _, e := range store.Entries {
+		slug := e.Slug.String()
+		c := &credential{Entry: e, fingerprint: e.Token.Fingerprint(), version: store.Version}
+		old := prev.credential(slug)
+		for _, f := range fresh {
+			if f.Slug == e.Slug {
+				old = f
+			}
+		}
+		if old != nil && old.BaseURL == e.BaseURL {
+			c.lane = old.lane
+		} else {
+			pool, err := up.NewPool(e.BaseURL)
+			if err != nil {
+				return nil, err
+			}
+			c.lane = &lane{pool: pool}
+		}
+		if old != nil && old.Token == e.Token && old.PortalID == e.PortalID {
+			c.identity, c.needles = old.identity, old.needles
+		} else {
+			c.identity, c.needles = newIdentity(), leak.New(e.Token)
+		}
+		k.creds[slug] = c
+		k.slugs = append(k.slugs, slug)
+	}
+	for _, r := range store.Rejected {
+		if _, ok := k.rejected[r.Slug]; ok || k.creds[r.Slug] != nil {
+			continue
+		}
+		k.rejected[r.Slug] = r
+		k.slugs = append(k.slugs, r.Slug)
+	}
+	slices.Sort(k.slugs)
+	return k, nil
+}
+
+// credential returns the slug's credential, or nil.
+func (k *keyring) credential(slug string) *credential {
+	if k == nil {
+		return nil
+	}
+	return k.creds[slug]
+}
+
+// similar returns slugs of the keyring that slug may be a misspelling of.
+func (k *keyring) similar(slug string) []string {
+	var out []string
+	for _, s := range k.slugs {
+		if distance(slug, s) <= 1+len(slug)/5 || strings.HasPrefix(s, slug+"-") || strings.HasPrefix(slug, s+"-") {
+			out = append(out, s)
+		}
+		if len(out) == 3 {
+			break
+		}
+	}
+	return out
+}
+
+// distance is the Levenshtein distance of a and b.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		diag := row[0]
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := diag
+			if a[i-1] != b[j-1] {
+				cost++
+			}
+			diag = row[j]
+			row[j] = min(cost, row[j]+1, row[j-1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// view shows the credential to clients.
+func (c *credential) view() wire.Portal {
+	p := wire.Portal{
+		Slug:             c.Slug.String(),
+		PortalID:         c.PortalID,
+		Datacenter:       c.datacenter(),
+		Kind:             c.Kind,
+		AccountType:      c.AccountType,
+		TimeZone:         c.TimeZone,
+		Scopes:           c.Scopes,
+		AddedAt:          timeOrNil(c.AddedAt),
+		LastRotatedAt:    timeOrNil(c.LastRotatedAt),
+		VerifiedAt:       timeOrNil(c.VerifiedAt),
+		TokenFingerprint: c.fingerprint,
+	}
+	if len(c.Warnings) > 0 {
+		p.Warning = strings.Join(c.Warnings, "; ")
+	}
+	c.identity.describe(&p, c)
+	return p
+}
+
+// datacenter is the one that the token's prefix names, else the store's word.
+func (c *credential) datacenter() string {
+	if dc := c.Token.Datacenter(); dc != "" {
+		return dc
+	}
+	return c.Entry.Datacenter
+}
+
+func timeOrNil(t time.Time) *wire.Time {
+	if t.IsZero() {
+		return nil
+	}
+	w := wire.At(t)
+	return &w
+}

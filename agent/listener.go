@@ -1,0 +1,77 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/hsagent/hsagentd/agent/peer"
+	"github.com/hsagent/hsagentd/auditstore/chain"
+	"github.com/hsagent/hsagentd/wire"
+)
+
+// A peerListener asks the kernel who made each connection and turns away, with
+// nothing read, whoever may do nothing here.
+type peerListener struct {
+	net.Listener
+	agent *Agent
+}
+
+// Accept returns the next connection of a caller who may be here.
+func (l *peerListener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		uc, ok := conn.(*net.UnixConn)
+		if !ok {
+			_ = conn.Close() // it is refused anyway
+			return nil, fmt.Errorf("the socket is no Unix socket but %T", conn)
+		}
+		caller, err := peer.FromConn(uc)
+		if err != nil {
+			l.agent.log.Warn("connection refused: its peer is not known", "error", err)
+			_ = conn.Close() // it is refused anyway
+			continue
+		}
+		if !l.agent.mayCall(caller) {
+			l.agent.turnAway(conn, caller)
+			continue
+		}
+		return &guardedConn{Conn: conn, caller: caller}, nil
+	}
+}
+
+// turnAway answers a connection that may do nothing, without reading from it.
+func (a *Agent) turnAway(conn net.Conn, caller *peer.Caller) {
+	p := wire.Errorf(wire.CodeDenied, "user %s may not use this agent: ask for membership of the agent's socket_group", nameOf(caller))
+	rec := a.event(chain.CallDenied)
+	rec.Caller, rec.Error, rec.Reason = auditCaller(caller), string(p.Code), "the caller may not use the socket"
+	a.record(a.ctx, rec)
+	a.log.Warn("connection refused", "caller_uid", caller.UID, "caller_pid", caller.PID)
+	body := encodeProblem(p)
+	_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // the answer fits the socket's buffer
+	_, _ = fmt.Fprintf(conn, "HTTP/1.1 403 Forbidden\r\nContent-Type: %s\r\n%s: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
+		wire.ProblemType, wire.HeaderError, p.Code, len(body), body) // a courtesy: the refusal stands without it
+	_ = conn.Close()
+}
+
+// connKey finds a request's connection in its context.
+type connKey struct{}
+
+func withConn(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, c)
+}
+
+// connOf returns the connection that a request came on. Every connection of
+// the server is a guarded one: [peerListener] makes no other.
+func connOf(r *http.Request) *guardedConn {
+	c, _ := r.Context().Value(connKey{}).(*guardedConn)
+	return c
+}
+
+// callerOf returns who made the request's connection.
+func callerOf(r *http.Request) *peer.Caller { return connOf(r).caller }

@@ -1,0 +1,151 @@
+package peer
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxCgroupFile bounds what is read of /proc/PID/cgroup.
+const maxCgroupFile = 16 << 10
+
+// FromConn asks the kernel who made the connection.
+func FromConn(conn *net.UnixConn) (*Caller, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("peer of the connection: %w", err)
+	}
+	var c *Caller
+	cerr := raw.Control(func(fd uintptr) { c, err = fromFD(int(fd)) })
+	if err = errors.Join(cerr, err); err != nil {
+		return nil, fmt.Errorf("peer of the connection: %w", err)
+	}
+	return c, nil
+}
+
+func fromFD(fd int) (*Caller, error) {
+	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return nil, fmt.Errorf("SO_PEERCRED: %w", err)
+	}
+	groups, err := peerGroups(fd)
+	if err != nil {
+		return nil, fmt.Errorf("SO_PEERGROUPS: %w", err)
+	}
+	c := &Caller{
+		UID:    int(cred.Uid),
+		GID:    int(cred.Gid),
+		Groups: groups,
+		PID:    int(cred.Pid),
+		User:   userName(int(cred.Uid)),
+	}
+	c.readProc(fd)
+	return c, nil
+}
+
+// peerGroups returns the supplementary groups that the peer had when it
+// connected.
+func peerGroups(fd int) ([]int, error) {
+	buf := make([]uint32, 64)
+	for {
+		size := uint32(len(buf) * 4) //nolint:gosec // at most 65,536 groups
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_PEERGROUPS,
+			uintptr(unsafe.Pointer(&buf[0])), uintptr(unsafe.Pointer(&size)), 0) //nolint:gosec // the kernel fills buf
+		switch {
+		case errno == unix.ERANGE && int(size) > len(buf)*4:
+			buf = make([]uint32, size/4)
+			continue
+		case errno != 0:
+			return nil, errno
+		}
+		groups := make([]int, size/4)
+		for i := range groups {
+			groups[i] = int(buf[i])
+		}
+		return groups, nil
+	}
+}
+
+// readProc fills in what /proc tells of the peer, if the peer provably still
+// lives after it was read.
+func (c *Caller) readProc(fd int) {
+	if c.PID <= 0 {
+		return
+	}
+	alive, done := liveness(fd, c.PID)
+	defer done()
+	dir := "/proc/" + strconv.Itoa(c.PID)
+	exe, _ := os.Readlink(dir + "/exe") // not ours to read for every peer: then it stays ""
+	unit := readUnit(dir + "/cgroup")
+	if alive() {
+		c.Exe, c.Unit = exe, unit
+	}
+}
+
+// liveness returns a check that the process of the connection still lives. It
+// never mistakes another process with the same pid for it: with a pidfd the
+// kernel says so, on older kernels the start time does.
+func liveness(fd, pid int) (alive func() bool, done func()) {
+	if pidfd, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEERPIDFD); err == nil {
+		return func() bool {
+				err := unix.PidfdSendSignal(pidfd, 0, nil, 0)
+				return err == nil || errors.Is(err, unix.EPERM)
+			}, func() {
+				_ = unix.Close(pidfd) // nothing was written to it
+			}
+	}
+	before := startTime(pid)
+	return func() bool { return before != "" && before == startTime(pid) }, func() {}
+}
+
+// startTime is field 22 of /proc/PID/stat, in clock ticks since boot.
+func startTime(pid int) string {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return ""
+	}
+	s := string(b)
+	s = s[strings.LastIndexByte(s, ')')+1:] // the name may have spaces and brackets
+	f := strings.Fields(s)
+	if len(f) < 20 {
+		return ""
+	}
+	return f[19]
+}
+
+// readUnit returns the last systemd unit in the process's cgroup path.
+func readUnit(file string) string {
+	f, err := os.Open(file) //nolint:gosec // a path below /proc
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	buf := make([]byte, maxCgroupFile)
+	n, _ := f.Read(buf) // what is missing makes no unit
+	return unitOf(string(buf[:n]))
+}
+
+// unitOf finds the unit in the text of /proc/PID/cgroup: the last path segment
+// of the unified hierarchy (the line "0::") that ends in .service or .scope.
+func unitOf(cgroup string) string {
+	for line := range strings.Lines(cgroup) {
+		path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::")
+		if !ok {
+			continue
+		}
+		unit := ""
+		for seg := range strings.SplitSeq(path, "/") {
+			if strings.HasSuffix(seg, ".service") || strings.HasSuffix(seg, ".scope") {
+				unit = seg
+			}
+		}
+		return unit
+	}
+	return ""
+}

@@ -1,0 +1,178 @@
+package agent
+
+import (
+	"bufio"
+	"context"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/hsagent/hsagentd/auditstore/chain"
+	"github.com/hsagent/hsagentd/wire"
+)
+
+// defaultRecords is the limit of /v1/audit/records where none is given.
+const defaultRecords = 1000
+
+// getRecords lists records as NDJSON, in log order; with follow=true it goes
+// on as records are made durable.
+func (a *Agent) getRecords(w http.ResponseWriter, r *http.Request, req apiRequest) *wire.Problem {
+	f, follow, p := parseFilter(req.query)
+	if p != nil {
+		return p
+	}
+	if err := a.audit.Flush(r.Context()); err != nil {
+		// What is on disk can still be read; status tells that the log is shut.
+		a.log.DebugContext(r.Context(), "records are read without the latest", "error", err)
+	}
+	w.Header().Set("Content-Type", wire.NDJSONType)
+	w.WriteHeader(http.StatusOK)
+	buf := bufio.NewWriterSize(w, 32<<10)
+	rc := http.NewResponseController(w)
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	defer context.AfterFunc(a.ctx, func() { cancel(errShutdown) })()
+	for sent := 0; ; {
+		last, seen := uint64(0), false
+		err := a.audit.Records(ctx, f, func(raw []byte, rec *chain.Record) error {
+			last, seen = rec.Seq, true
+			sent++
+			if _, err := buf.Write(raw); err != nil {
+				return err
+			}
+			return buf.WriteByte('\n')
+		})
+		if err == nil {
+			err = buf.Flush()
+		}
+		if err != nil {
+			if ctx.Err() == nil {
+				a.log.ErrorContext(ctx, "records could not be read", "error", err)
+			}
+			panic(http.ErrAbortHandler) // a broken answer, not a short one
+		}
+		if !follow || f.Limit > 0 && sent >= f.Limit {
+			return nil
+		}
+		if err := rc.Flush(); err != nil {
+			return nil //nolint:nilerr // the caller has gone
+		}
+		next, ok := a.followed(ctx, f, last, seen)
+		if !ok {
+			return nil
+		}
+		f.After = &next
+	}
+}
+
+// followed waits for records after those seen and returns where to go on.
+func (a *Agent) followed(ctx context.Context, f chain.Filter, last uint64, seen bool) (uint64, bool) {
+	// Everything durable when the reading began was looked at; what is new
+	// comes after it. Where nothing was seen the same start is read again,
+	// which costs a look at the end of the log.
+	from := last
+	if !seen {
+		if f.After != nil {
+			from = *f.After
+		}
+		if size := a.audit.Status().Durable; size > 0 {
+			if err := a.audit.Wait(ctx, size-1); err != nil {
+				return 0, false
+			}
+		}
+		return from, f.After != nil
+	}
+	return from, a.audit.Wait(ctx, last) == nil
+}
+
+// parseFilter reads the query of /v1/audit/records.
+func parseFilter(q url.Values) (f chain.Filter, follow bool, _ *wire.Problem) {
+	f.Limit = defaultRecords
+	for key, vals := range q {
+		if len(vals) != 1 {
+			return f, false, wire.Errorf(wire.CodeBadRequest, "parameter %s is given %d times", wire.Quote(key), len(vals))
+		}
+		v, ok := vals[0], true
+		switch key {
+		case "slug":
+			_, err := wire.ParseSlug(v)
+			f.Slug, ok = v, err == nil
+		case "from":
+			f.From, ok = parseWhen(v, false)
+		case "to":
+			f.To, ok = parseWhen(v, true)
+		case "method":
+			f.Method = v
+		case "status":
+			f.Status, ok = v, validStatus(v)
+		case "callId":
+			_, err := uuid.Parse(v)
+			f.CallID, ok = v, err == nil
+		case "caller":
+			f.Caller = v
+		case "kind":
+			f.Kind = chain.Kind(v)
+		case "after":
+			n, err := strconv.ParseUint(v, 10, 63)
+			f.After, ok = &n, err == nil
+		case "limit":
+			n, err := strconv.Atoi(v)
+			f.Limit, ok = n, err == nil && n >= 0
+		case "follow":
+			var err error
+			follow, err = strconv.ParseBool(v)
+			ok = err == nil
+		default:
+			return f, false, wire.Errorf(wire.CodeBadRequest, "parameter %s is not known", wire.Quote(key))
+		}
+		if !ok {
+			return f, false, wire.Errorf(wire.CodeBadRequest, "parameter %s: %s is no value for it", key, wire.Quote(v))
+		}
+	}
+	if follow && !q.Has("limit") {
+		f.Limit = 0
+	}
+	return f, follow, nil
+}
+
+// parseWhen reads RFC 3339 or a date in UTC; the end of a range includes its
+// whole day.
+func parseWhen(s string, end bool) (time.Time, bool) {
+	if t, err := time.Parse(time.RFC3339, s); err == nil {
+		return t, true
+	}
+	t, err := time.Parse(time.DateOnly, s)
+	if end {
+		t = t.AddDate(0, 0, 1)
+	}
+	return t, err == nil
+}
+
+// validStatus accepts a status, "404", or a class, "4xx".
+func validStatus(s string) bool {
+	if len(s) != 3 || s[0] < '1' || s[0] > '9' {
+		return false
+	}
+	if s[1:] == "xx" {
+		return true
+	}
+	_, err := strconv.Atoi(s)
+	return err == nil
+}
+
+// postAuditVerify verifies the whole log.
+func (a *Agent) postAuditVerify(w http.ResponseWriter, r *http.Request, _ apiRequest) *wire.Problem {
+	rep, err := a.audit.Verify(r.Context(), func(uint64, uint64) {})
+	if err != nil {
+		return wire.Errorf(wire.CodeAuditUnavailable, "the log could not be read: %v", err)
+	}
+	out := wire.AuditReport{Records: rep.Records, Root: rep.Root.String(), Damaged: rep.Damaged, Damage: []wire.AuditDamage{}}
+	for _, d := range rep.Damage {
+		out.Damage = append(out.Damage, wire.AuditDamage{Seq: d.Seq, Kind: string(d.Kind), Detail: d.Detail})
+	}
+	writeJSON(w, http.StatusOK, out)
+	return nil
+}

@@ -1,0 +1,236 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/textproto"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hsagent/hsagentd/agent/hubspot"
+	"github.com/hsagent/hsagentd/wire"
+)
+
+// idleBody is how long HubSpot may pause in the middle of an answer.
+const idleBody = 30 * time.Second
+
+var (
+	errIdle     = errors.New("HubSpot stopped in the middle of its answer")
+	errUpload   = errors.New("the body could not be read from the caller")
+	errTooLong  = errors.New("the body is longer than upstream.max_request_bytes")
+	errUploaded = errors.New("the call has ended")
+)
+
+var copyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+// stream passes body on to the caller as it comes, flushing whenever HubSpot
+// pauses, and returns how many bytes went through and what broke it, if
+// anything did. length is the answer's Content-Length, or -1.
+func stream(ctx context.Context, w http.ResponseWriter, body io.Reader, kept *excerpt, length int64, cancel context.CancelCauseFunc) (n int64, code wire.Code) {
+	buf := copyBuffers.Get().(*[32 << 10]byte)
+	defer copyBuffers.Put(buf)
+	idle := time.AfterFunc(idleBody, func() { cancel(errIdle) })
+	defer idle.Stop()
+	rc := http.NewResponseController(w)
+	for {
+		k, err := body.Read(buf[:])
+		if k > 0 {
+			idle.Reset(idleBody)
+			kept.add(buf[:k])
+			if _, werr := w.Write(buf[:k]); werr != nil {
+				return n, wire.CodeClientAbort
+			}
+			n += int64(k)
+			if err == nil && n != length {
+				if ferr := rc.Flush(); ferr != nil {
+					return n, wire.CodeClientAbort
+				}
+			}
+		}
+		switch cause := context.Cause(ctx); {
+		case errors.Is(err, io.EOF):
+			return n, ""
+		case err == nil:
+		case errors.Is(cause, errIdle):
+			return n, wire.CodeUpstreamTimeout
+		case errors.Is(cause, errShutdown):
+			return n, wire.CodeBusy
+		case cause != nil:
+			return n, wire.CodeClientAbort
+		default:
+			return n, wire.CodeUpstreamInvalid
+		}
+	}
+}
+
+// unreadable returns why an answer cannot be passed on, or nil.
+func unreadable(resp *http.Response) *wire.Problem {
+	switch enc := strings.ToLower(strings.TrimSpace(resp.Header.Get("Content-Encoding"))); {
+	case resp.StatusCode < 200 || resp.StatusCode > 599:
+		return wire.Errorf(wire.CodeUpstreamInvalid, "HubSpot answered with status %d, which cannot be passed on", resp.StatusCode)
+	case enc == "" || enc == "identity" || resp.Request.Method == http.MethodHead || resp.ContentLength == 0:
+		return nil
+	default:
+		// Asked for is gzip or nothing, and gzip was decoded already: what
+		// cannot be read cannot be searched for the token either.
+		return wire.Errorf(wire.CodeUpstreamInvalid, "HubSpot's answer is encoded as %s, which was not asked for and cannot be read", wire.Quote(enc))
+	}
+}
+
+// sendProblem says why no answer came, or why it broke off.
+func (c *call) sendProblem(ctx context.Context, err error) *wire.Problem {
+	var (
+		p     *wire.Problem
+		proto textproto.ProtocolError
+		ne    net.Error
+	)
+	switch {
+	case errors.As(err, &p):
+		return p
+	case errors.Is(err, errTooLong):
+		return errTooLarge(c.agent.cfg.MaxRequestBytes)
+	case errors.Is(err, errShutdown):
+		return wire.Errorf(wire.CodeBusy, "the agent was stopped before HubSpot had answered")
+	case errors.Is(err, errUpload), errors.Is(err, context.Canceled):
+		return wire.Errorf(wire.CodeClientAbort, "the caller gave up before HubSpot had answered")
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &ne) && ne.Timeout():
+		if c.sent.IsZero() {
+			return wire.Errorf(wire.CodeUpstreamUnreachable, "HubSpot could not be reached in time: %v", err)
+		}
+		return wire.Errorf(wire.CodeUpstreamTimeout, "HubSpot did not answer in time. Whether it carried out the %s is not known", c.method)
+	case errors.As(err, &proto), isMalformed(err):
+		return wire.Errorf(wire.CodeUpstreamInvalid, "HubSpot's answer cannot be read: %s", c.clean(err.Error()))
+	default:
+		return wire.Errorf(wire.CodeUpstreamUnreachable, "HubSpot cannot be reached: %s", c.clean(err.Error()))
+	}
+}
+
+// isMalformed reports whether net/http could not parse an answer. It has no
+// type for that.
+func isMalformed(err error) bool {
+	s := err.Error()
+	for _, sign := range []string{"malformed", "bad Content-Length", "response headers exceeded", "unsupported transfer encoding", "invalid header", "gzip:", "invalid byte in chunk"} {
+		if strings.Contains(s, sign) {
+			return true
+		}
+	}
+	return false
+}
+
+func errTooLarge(limit int64) *wire.Problem {
+	return wire.Errorf(wire.CodeTooLarge, "the body has more than %d bytes, the upstream.max_request_bytes of the agent's config", limit)
+}
+
+// An upload is a call's body on its way to HubSpot: it counts what was read,
+// stops at the limit, and after Close reads nothing more of the caller.
+type upload struct {
+	src    io.ReadCloser
+	length int64 // -1: not known
+	left   int64 // until the limit
+	read   atomic.Int64
+	closed atomic.Bool
+	whole  atomic.Bool // read to its end
+}
+
+// begin lets HubSpot's answer start while the body is still being read, and
+// returns what ends that: where HubSpot answered before it had the whole body,
+// the caller is not waited for.
+func (u *upload) begin(w http.ResponseWriter) (end func()) {
+	if u == nil {
+		return func() {}
+	}
+	rc := http.NewResponseController(w)
+	_ = rc.EnableFullDuplex() // HTTP/1.1 has it
+	return func() {
+		u.closed.Store(true)
+		if !u.whole.Load() {
+			_ = rc.SetReadDeadline(time.Unix(1, 0)) // the connection is of no more use
+		}
+	}
+}
+
+func (u *upload) Read(b []byte) (int, error) {
+	if u.closed.Load() {
+		return 0, errUploaded
+	}
+	n, err := u.src.Read(b)
+	if u.left -= int64(n); u.left < 0 {
+		return 0, errTooLong
+	}
+	u.read.Add(int64(n))
+	if errors.Is(err, io.EOF) || u.length >= 0 && u.read.Load() == u.length {
+		u.whole.Store(true)
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = errors.Join(errUpload, err)
+	}
+	return n, err
+}
+
+// Close stops the upload. The caller's connection stays net/http's.
+func (u *upload) Close() error {
+	u.closed.Store(true)
+	return nil
+}
+
+// sent is how many bytes were read of the body; 0 where there is none.
+func (u *upload) sent() int64 {
+	if u == nil {
+		return 0
+	}
+	return u.read.Load()
+}
+
+// maxExcerpt bounds what is kept of an answer to read figures out of it.
+const maxExcerpt = 1 << 20
+
+// An excerpt is the kept body of an answer that says something for the record:
+// how many inputs of a batch failed (207), which object was created (201).
+type excerpt struct {
+	status int
+	buf    bytes.Buffer
+}
+
+// newExcerpt returns the excerpt for an answer, or nil if nothing of its body
+// is wanted.
+func newExcerpt(resp *http.Response) *excerpt {
+	if resp.StatusCode != http.StatusCreated && resp.StatusCode != http.StatusMultiStatus {
+		return nil
+	}
+	return &excerpt{status: resp.StatusCode}
+}
+
+func (e *excerpt) add(b []byte) {
+	if e != nil && e.buf.Len() < maxExcerpt {
+		e.buf.Write(b)
+	}
+}
+
+func (e *excerpt) numErrors() int {
+	if e.status != http.StatusMultiStatus {
+		return 0
+	}
+	return hubspot.NumErrors(e.buf.Bytes())
+}
+
+// objectID is the id of the object that a 201 says was created.
+func (e *excerpt) objectID() string {
+	var v struct {
+		ID json.RawMessage `json:"id"`
+	}
+	if e.status != http.StatusCreated || json.Unmarshal(e.buf.Bytes(), &v) != nil {
+		return ""
+	}
+	id := strings.Trim(string(v.ID), `"`)
+	if len(id) > 64 || strings.ContainsFunc(id, func(r rune) bool { return r < '0' || r > '9' }) {
+		return "" // not an object's number: perhaps a name or an address
+	}
+	return id
+}

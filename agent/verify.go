@@ -1,0 +1,140 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/hsagent/hsagentd/agent/hubspot"
+	"github.com/hsagent/hsagentd/auditstore/chain"
+	"github.com/hsagent/hsagentd/wire"
+)
+
+const (
+	// confirmTimeout bounds one question to HubSpot about a token.
+	confirmTimeout = 30 * time.Second
+	// confirmers is how many tokens are confirmed at once after a load. A call
+	// that waits for its own token does not queue behind them.
+	confirmers = 8
+)
+
+// confirm waits until HubSpot has confirmed the credential's portal.
+func (a *Agent) confirm(ctx context.Context, c *credential) *wire.Problem {
+	return c.identity.confirm(ctx, c, func() verdict { return a.check(a.ctx, c) })
+}
+
+// confirmAll confirms the keyring's new tokens in the background.
+func (a *Agent) confirmAll(k *keyring) {
+	queue := make(chan *credential, len(k.creds))
+	for _, slug := range k.slugs {
+		if c := k.credential(slug); c != nil {
+			queue <- c
+		}
+	}
+	close(queue)
+	for range min(confirmers, len(queue)) {
+		a.wg.Go(func() {
+			for c := range queue {
+				if a.ctx.Err() != nil || a.keys.Load() != k {
+					return // stopped, locked, or a newer store has its own round
+				}
+				_ = a.confirm(a.ctx, c) // what is wrong stands in the portal's state
+			}
+		})
+	}
+}
+
+// check asks HubSpot about the credential's token and records what is new.
+func (a *Agent) check(ctx context.Context, c *credential) verdict {
+	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
+	defer cancel()
+	account, problem := a.whose(ctx, c)
+	v := judge(c, account, problem)
+	rec := a.event(chain.PortalVerified)
+	rec.ClientSlug, rec.PortalID, rec.TokenFingerprint, rec.StoreVersion = c.Slug.String(), c.PortalID, c.fingerprint, c.version
+	switch {
+	case v.problem == nil:
+		a.log.DebugContext(ctx, "portal verified", "slug", rec.ClientSlug, "portal", c.PortalID)
+	case v.settled:
+		a.log.ErrorContext(ctx, "portal quarantined", "slug", rec.ClientSlug, "portal", c.PortalID, "reason", v.problem.Detail)
+		rec.Kind, rec.Reason, rec.Error = chain.PortalQuarantined, v.problem.Detail, string(v.cause.Code)
+	default:
+		a.log.WarnContext(ctx, "portal not verified", "slug", rec.ClientSlug, "portal", c.PortalID, "reason", v.problem.Detail)
+		return v
+	}
+	a.record(ctx, rec)
+	return v
+}
+
+// whose asks HubSpot which portal the credential's token opens: account-info
+// first, and where a token may not read that, access-token-info, which needs
+// no scope. The problem is one of token_rejected, scope_missing, throttled,
+// upstream_* or audit_unavailable.
+func (a *Agent) whose(ctx context.Context, c *credential) (*hubspot.Account, *wire.Problem) {
+	got, problem := a.ask(ctx, c, http.MethodGet, hubspot.DetailsPath, nil)
+	if problem != nil {
+		return nil, problem
+	}
+	if got.status != http.StatusForbidden {
+		if problem := got.problem("account-info"); problem != nil {
+			return nil, problem
+		}
+		account, err := hubspot.DecodeAccount(got.body)
+		if err != nil {
+			return nil, wire.Errorf(wire.CodeUpstreamInvalid, "account-info: %v", err)
+		}
+		return &account, nil
+	}
+	missing := hubspot.ParseError(got.status, got.header.Get("Content-Type"), got.body)
+	body, err := json.Marshal(map[string]string{"tokenKey": c.Token.Reveal()})
+	if err != nil {
+		return nil, wire.Errorf(wire.CodeInternal, "access-token-info: %v", err)
+	}
+	got, problem = a.ask(ctx, c, http.MethodPost, hubspot.TokenInfoPath, body)
+	if problem != nil {
+		return nil, problem
+	}
+	if got.status == http.StatusOK {
+		info, err := hubspot.DecodeTokenInfo(got.body)
+		if err != nil {
+			return nil, wire.Errorf(wire.CodeUpstreamInvalid, "access-token-info: %v", err)
+		}
+		return &hubspot.Account{PortalID: info.HubID}, nil
+	}
+	switch problem := got.problem("access-token-info"); {
+	case got.status == http.StatusUnauthorized, got.status == http.StatusTooManyRequests, got.status >= 500:
+		return nil, problem
+	default:
+		return nil, wire.Errorf(wire.CodeScopeMissing,
+			"account-info answered 403%s, and access-token-info answered %d: give the token a scope that lets it read account-info",
+			scopes(missing.MissingScopes), got.status)
+	}
+}
+
+func scopes(names []string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return " (missing scope: " + wire.Printable(strings.Join(names, " or ")) + ")"
+}
+
+// problem says what an answer other than 200 means for a token.
+func (g *gotten) problem(what string) *wire.Problem {
+	switch {
+	case g.status == http.StatusOK:
+		return nil
+	case g.status == http.StatusUnauthorized:
+		return wire.Errorf(wire.CodeTokenRejected,
+			"%s answered 401: HubSpot does not accept the token. It was revoked, rotated, mistyped, or found in public and switched off", what)
+	case g.status == http.StatusTooManyRequests:
+		p := wire.Errorf(wire.CodeThrottled, "%s answered 429: the portal's quota is used up for now", what)
+		if d, ok := hubspot.ParseRetryAfter(g.header, time.Now()); ok {
+			p.After(d)
+		}
+		return p
+	default:
+		return wire.Errorf(wire.CodeUpstreamInvalid, "%s answered %d", what, g.status)
+	}
+}
