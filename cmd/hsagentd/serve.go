@@ -1,0 +1,268 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/signal"
+	"os/user"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/hsagent/hsagentd/agent"
+	"github.com/hsagent/hsagentd/auditstore"
+	"github.com/hsagent/hsagentd/wire"
+	"golang.org/x/sys/unix"
+)
+
+// closeTimeout bounds what comes after the drain: the record of the stop.
+const closeTimeout = 5 * time.Second
+
+// serve runs the agent until it is told to stop.
+func serve(ctx context.Context, e *env, args []string) error {
+	f := newFlags("hsagentd")
+	if done, err := f.parse(e, args, help); done {
+		return err
+	}
+	if err := f.noArgs(); err != nil {
+		return err
+	}
+	unix.Umask(0o077) // whatever is made from here on is ours alone until it is opened on purpose
+	if err := harden(e); err != nil {
+		return err
+	}
+	c, err := loadConfig(e, f)
+	if err != nil {
+		return err
+	}
+	min := new(slog.LevelVar)
+	min.Set(slog.Level(c.LogLevel))
+	log := newLogger(e, c.LogFormat, min)
+	warnIgnored(ctx, e, log)
+	d := &daemon{
+		env: e, cfg: c, log: log, notify: newNotifier(ctx, log),
+		// The command line and the environment stay what they are: a reload
+		// reads the file anew.
+		reread: func() (*config, error) { return loadConfig(e, f) },
+		level:  min,
+	}
+	if d.sock, err = activatedSocket(); err != nil {
+		return withCode(exitConfig, err)
+	}
+	return d.run(ctx, func() {})
+}
+
+// A daemon is an agent with all that it needs around it.
+type daemon struct {
+	env    *env
+	cfg    *config
+	log    *slog.Logger
+	notify *notifier // nil: systemd is told nothing
+	reread func() (*config, error)
+	level  *slog.LevelVar
+
+	sock  *socket
+	agent *agent.Agent
+}
+
+// run opens everything in its order, calls ready, serves until ctx ends, and
+// closes everything in the reverse order.
+func (d *daemon) run(ctx context.Context, ready func()) (err error) {
+	socketGroup, err := groupID("socket_group", d.cfg.SocketGroup)
+	adminGroup, err2 := groupID("admin_group", d.cfg.AdminGroup)
+	if err := errors.Join(err, err2); err != nil {
+		return withCode(exitConfig, err)
+	}
+	up, err := d.cfg.upstream()
+	if err != nil {
+		return withCode(exitConfig, err)
+	}
+	path := d.cfg.findIdentity()
+	if err := present(path, d.cfg.Store); err != nil {
+		return withCode(exitConfig, err)
+	}
+	given, err := passphraseFile(d.env)
+	if err != nil {
+		return err
+	}
+
+	// A second daemon is refused here, before anything is changed.
+	storeLock, err := takeLock(d.cfg.Store + ".agent.lock")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, storeLock.release()) }()
+	if d.sock == nil {
+		if d.sock, err = reserveSocket(d.env, d.cfg.Socket, socketGroup); err != nil {
+			return err
+		}
+	}
+	defer func() { err = errors.Join(err, d.sock.remove()) }()
+
+	audit, err := auditstore.Open(ctx, auditstore.Config{Dir: d.cfg.AuditDir, Actor: "hsagentd/" + wire.Version, Log: d.log})
+	if err != nil {
+		return withCode(auditCode(err), fmt.Errorf("open the audit log: %w", err))
+	}
+	defer func() {
+		if cerr := audit.Close(); cerr != nil {
+			err = errors.Join(err, fmt.Errorf("close the audit log: %w", cerr))
+		}
+	}()
+	d.agent, err = agent.New(ctx, agent.Config{
+		Version:         wire.Version,
+		Log:             d.log,
+		Audit:           audit,
+		Upstream:        up,
+		StorePath:       d.cfg.Store,
+		LoadIdentity:    identityLoader(path, &passphraseOnce{given}),
+		MaxRequestBytes: int64(d.cfg.Upstream.MaxRequestBytes),
+		MaxInFlight:     d.cfg.MaxInFlight,
+		SocketGroup:     socketGroup,
+		AdminGroup:      adminGroup,
+		SocketActivated: d.sock.activated,
+		StartNotes:      audit.Notes(),
+	})
+	if err != nil {
+		return fmt.Errorf("start the agent: %w", err)
+	}
+	defer func() {
+		//nolint:contextcheck // ctx has ended: that is why the agent is closed
+		cctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+		defer cancel()
+		if cerr := d.agent.Close(cctx); cerr != nil {
+			err = errors.Join(err, fmt.Errorf("close the agent: %w", cerr))
+		}
+	}()
+	if !d.sock.activated {
+		if err := d.sock.listen(ctx, d.env, socketGroup); err != nil {
+			return err
+		}
+	}
+	d.log.InfoContext(ctx, "serving", "version", wire.Version, "socket", d.sock.path, "activated", d.sock.activated,
+		"upstream", up.Base(), "store", d.cfg.Store, "audit", d.cfg.AuditDir)
+	return d.serve(ctx, ready)
+}
+
+// serve answers clients until ctx ends, and then lets calls in flight end.
+// Clients that connected before it was ready wait in the socket's queue.
+func (d *daemon) serve(ctx context.Context, ready func()) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	d.tell(func(n *notifier) { n.ready(ctx) })
+	served := make(chan error, 1)
+	go func() { served <- d.agent.Serve(d.sock.Listener) }()
+	ready()
+
+	watched := make(chan struct{})
+	watchCtx, stopWatch := context.WithCancel(ctx)
+	go func() {
+		defer close(watched)
+		client := wire.NewClient(d.sock.path)
+		defer client.Close()
+		d.tell(func(n *notifier) { n.watch(watchCtx, client.Status) })
+	}()
+	defer func() { stopWatch(); <-watched }()
+
+	for {
+		select {
+		case err := <-served:
+			return fmt.Errorf("serve: %w", err)
+		case <-hup:
+			d.reload(ctx)
+		case <-ctx.Done():
+			d.env.release() // a second signal ends the process at once
+			stopWatch()
+			d.drain(ctx)
+			return <-served
+		}
+	}
+}
+
+// drain lets calls in flight end. One that takes too long is broken off, and
+// its outcome recorded: no failure of the daemon.
+func (d *daemon) drain(ctx context.Context) {
+	d.tell(func(n *notifier) { n.stopping(ctx) })
+	d.log.InfoContext(ctx, "draining", "timeout", time.Duration(d.cfg.DrainTimeout))
+	//nolint:contextcheck // ctx has ended: that is why the agent is drained
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(d.cfg.DrainTimeout))
+	defer cancel()
+	if err := d.agent.Drain(ctx); err != nil {
+		d.log.WarnContext(ctx, "calls were broken off: they took longer than drain_timeout", "error", err)
+	}
+}
+
+// reload takes what has changed in the config file and in the store. What
+// cannot be taken stays as it was.
+func (d *daemon) reload(ctx context.Context) {
+	if d.reread == nil {
+		return
+	}
+	d.tell(func(n *notifier) { n.reloading(ctx) })
+	defer d.tell(func(n *notifier) { n.ready(ctx) })
+	next, err := d.reread()
+	if err != nil {
+		d.log.ErrorContext(ctx, "config not reloaded: the values before it stay", "error", err)
+	} else {
+		d.level.Set(slog.Level(next.LogLevel))
+		if keys := d.cfg.needRestart(next); len(keys) > 0 {
+			d.log.WarnContext(ctx, "these keys of the config changed and take effect after a restart", "keys", keys)
+		}
+	}
+	if err := d.agent.Reload(ctx, false); err != nil {
+		d.log.ErrorContext(ctx, "store not reloaded", "error", err)
+		return
+	}
+	d.log.InfoContext(ctx, "reloaded")
+}
+
+func (d *daemon) tell(say func(*notifier)) {
+	if d.notify != nil {
+		say(d.notify)
+	}
+}
+
+// present refuses to start where nothing was set up yet. Files that are there
+// and bad are the agent's to judge: it serves, and says so in status.
+func present(files ...string) error {
+	var errs []error
+	for _, f := range files {
+		if _, err := os.Stat(f); errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("%s does not exist", f))
+		}
+	}
+	if len(errs) > 0 {
+		errs = append(errs, errors.New("nothing is set up here yet: run hsagentd init (with the same flags), or name the files"))
+	}
+	return errors.Join(errs...)
+}
+
+func auditCode(err error) int {
+	if errors.Is(err, auditstore.ErrInUse) {
+		return exitInUse
+	}
+	return exitConfig
+}
+
+// groupID returns the gid of a group given by name or number, -1 for none.
+func groupID(key, name string) (int, error) {
+	if name == "" {
+		return -1, nil
+	}
+	if n, err := strconv.ParseUint(name, 10, 31); err == nil {
+		return int(n), nil //nolint:gosec // 31 bits
+	}
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		return -1, fmt.Errorf("%s: no such group %s: make it with groupadd, or name another", key, wire.Quote(name))
+	}
+	gid, err := strconv.Atoi(g.Gid)
+	if err != nil {
+		return -1, fmt.Errorf("%s: group %s: %w", key, wire.Quote(name), err)
+	}
+	return gid, nil
+}
