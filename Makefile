@@ -1,0 +1,68 @@
+# Targets are plain go; `make help` lists them.
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+BIN     := bin
+FUZZTIME ?= 30s
+
+export CGO_ENABLED ?= 0
+LDFLAGS := -s -w -buildid= -X github.com/hsagent/hsagentd/wire.Version=$(VERSION)
+GOBUILD := $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-14s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: ## build bin/hsagentd and bin/hsctl
+	$(GOBUILD) -o $(BIN)/ ./cmd/hsagentd ./cmd/hsctl
+
+.PHONY: demo
+demo: build ## make one call against a sandbox HubSpot and show the records that it left
+	$(BIN)/hsagentd demo -- sh -c '$(BIN)/hsctl call acme-corp GET /crm/v3/objects/contacts --query limit=3 && echo && \
+	  echo "# the records of this call: its intent, written before it left, and its outcome" && \
+	  $(BIN)/hsctl audit query --slug acme-corp --output json | grep -F contacts | tail -n 2'
+
+# The race detector needs a C compiler; without one the tests run all the same.
+RACE := $(shell command -v cc >/dev/null 2>&1 && echo -race)
+
+.PHONY: test
+test: ## run all tests, with the race detector where there is a C compiler
+	@test -n "$(RACE)" || echo "NOTE: no C compiler (cc) found: the tests run WITHOUT the race detector" >&2
+	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -timeout 12m ./...
+
+.PHONY: lint
+lint: ## run the linters (golangci-lint)
+	golangci-lint run
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for FUZZTIME (30s)
+	@set -e; for f in $$(grep -rl --include='*_test.go' '^func Fuzz' .); do \
+	  for t in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\).*/\1/p' $$f); do \
+	    echo "== $$(dirname $$f) $$t"; $(GO) test -run '^$$' -fuzz "^$$t$$" -fuzztime $(FUZZTIME) ./$$(dirname $$f); done; done
+
+.PHONY: bench
+bench: ## run the benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: cover
+cover: ## write coverage.out and print the total
+	CGO_ENABLED=1 $(GO) test -race -coverprofile coverage.out -coverpkg ./... ./... && $(GO) tool cover -func coverage.out | tail -n 1
+
+.PHONY: tidy-check
+tidy-check: ## fail if go.mod or go.sum are not tidy
+	$(GO) mod tidy -diff
+
+.PHONY: vuln
+vuln: ## look for known vulnerabilities (needs the network)
+	govulncheck ./...
+
+.PHONY: systemd-test
+systemd-test: build ## boot a real systemd in namespaces and make a call through the socket (root)
+	packaging/systemd-test/run.sh
+
+.PHONY: check
+check: tidy-check lint test systemd-test ## what CI runs
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf $(BIN) coverage.out
