@@ -65,8 +65,10 @@ func openBadger(o badger.Options) (db *badger.DB, err error) {
 	switch {
 	case err == nil:
 		return db, nil
-	case errors.As(err, &errno), errors.Is(err, badger.ErrTruncateNeeded):
+	case errors.As(err, &errno):
 		return nil, fmt.Errorf("open %s: %w", o.Dir, err)
+	case o.ReadOnly && strings.Contains(err.Error(), badger.ErrTruncateNeeded.Error()): // Badger wraps it as text
+		return nil, fmt.Errorf("open %s: %w", o.Dir, badger.ErrTruncateNeeded)
 	}
 	return nil, fmt.Errorf("%w: open %s: %w", ErrDamaged, o.Dir, err)
 }

@@ -17,3 +17,10 @@ func (s *Store) BreakWitness() error { return s.witness.f.Close() }
 func BadgerOptions(dir string) badger.Options {
 	return badgerOptions(dir, &badgerLog{log: slog.New(slog.DiscardHandler)})
 }
+
+// SetMinFree makes the disk look full, or not.
+func (s *Store) SetMinFree(n uint64) { s.minFree.Store(n) }
+
+// RotateWitnessNext has the witness start anew with the next batch. Nothing
+// may be appended meanwhile.
+func (s *Store) RotateWitnessNext() { s.witness.size = maxWitness + 1 }

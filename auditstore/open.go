@@ -57,6 +57,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		stopRead: make(chan struct{}),
 	}
 	s.closed = sync.OnceValue(s.close)
+	s.minFree.Store(c.MinFree)
 	s.seq.slugs = make(map[string]*place)
 	s.seq.open = make(map[attempt]uint64)
 	pending, err := s.open(ctx)
@@ -169,6 +170,11 @@ func (s *Store) start(f *found, t *tail) error {
 		if err := s.create(f); err != nil {
 			return err
 		}
+		h, err := readWitness(f.witness)
+		if err != nil {
+			return err
+		}
+		t.keep = h.end
 	}
 	w, err := openWitness(f.witness, t.keep)
 	if err != nil {

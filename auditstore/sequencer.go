@@ -96,7 +96,7 @@ func (s *Store) write(batch []*item, withSeal bool) {
 		s.fail(batch, err)
 		return
 	}
-	if err := s.dir.room(s.cfg.MinFree); err != nil {
+	if err := s.dir.room(s.minFree.Load()); err != nil {
 		s.refuse(batch, err)
 		return
 	}

@@ -32,7 +32,7 @@ const (
 	defaultLag = 20 * time.Millisecond
 	sealEvery  = 1000        // records
 	sealAfter  = time.Minute // with new records
-	closeGrace = 5 * time.Second
+	closeGrace = 2 * time.Second
 )
 
 // Config is what a Store needs.
@@ -55,6 +55,7 @@ type Store struct {
 	seq     sequencer
 	notes   []string
 
+	minFree atomic.Uint64 // Config.MinFree
 	durable atomic.Uint64 // records that are synced
 	size    atomic.Uint64 // records that have a number
 
@@ -285,18 +286,24 @@ func (s *Store) close() error {
 	close(s.stopRead)
 	s.readers.Wait()
 
-	if s.failure() == nil {
+	ended := make(chan error, 1)
+	go func() {
 		<-s.stopped
-	} else {
-		// A sequencer that hangs in Badger must not keep the process.
+		ended <- s.db.Close()
+	}()
+	var err error
+	select {
+	case err = <-ended:
+	case <-s.dead:
+		// Badger tries for ever to write what it cannot. What was acknowledged
+		// is on disk; nothing else must keep the process.
 		select {
-		case <-s.stopped:
+		case err = <-ended:
 		case <-time.After(closeGrace):
-			return fmt.Errorf("close the audit log: a write does not end: %w", s.failure())
+			err = errors.New("badger does not end")
 		}
 	}
-	err := errors.Join(s.db.Close(), s.witness.close(), s.dir.close())
-	if err != nil {
+	if err = errors.Join(err, s.witness.close(), s.dir.close()); err != nil {
 		return fmt.Errorf("close the audit log: %w", err)
 	}
 	return nil

@@ -35,9 +35,9 @@ func (s *Store) Verify(ctx context.Context, progress func(done, total uint64)) (
 		case <-ctx.Done():
 		}
 	}()
+	size := s.durable.Load() // first: the transaction must see all of it
 	txn := s.db.NewTransaction(false)
 	defer txn.Discard()
-	size := s.durable.Load()
 	h, err := readWitness(layoutOf(s.cfg.Dir).witness)
 	if err != nil && !errors.Is(err, ErrDamaged) {
 		return chain.Report{}, err
@@ -111,8 +111,12 @@ func verifyAll(ctx context.Context, txn *badger.Txn, size uint64, h *history, r 
 	if it, err := txn.Get([]byte(sealKey)); err == nil {
 		err = it.Value(func(v []byte) error {
 			sl, err := parseSeal(v)
-			if err == nil && sl.size <= size {
+			switch {
+			case err != nil:
+			case sl.size <= size:
 				c.expect(sl.size, sl.root, "the seal")
+			case !live:
+				err = fmt.Errorf("it covers %d records", sl.size)
 			}
 			return err
 		})
@@ -151,6 +155,7 @@ type checker struct {
 	days   *dayChecker               // nil: do not check the days
 
 	want    map[uint64][]expected
+	lost    map[string]bool // whose roots differ
 	rows    []row
 	bySlug  map[string][]int
 	scratch []chain.Hash
@@ -168,7 +173,7 @@ type row struct {
 }
 
 func newChecker(txn *badger.Txn, r *chain.Report) *checker {
-	return &checker{txn: txn, report: r, want: make(map[uint64][]expected), bySlug: make(map[string][]int)}
+	return &checker{txn: txn, report: r, want: make(map[uint64][]expected), lost: make(map[string]bool), bySlug: make(map[string][]int)}
 }
 
 // expect has the root compared when the tree has that size.
@@ -367,7 +372,9 @@ func (c *checker) grow(tree *chain.Tree, lo uint64) {
 func (c *checker) compare(tree *chain.Tree, want []expected) {
 	root := tree.Root()
 	for _, w := range want {
-		if w.root != root {
+		// Once it differs it stays so: that is one damage.
+		if w.root != root && !c.lost[w.who] {
+			c.lost[w.who] = true
 			c.report.Add(max(tree.Size(), 1)-1, chain.BadRoot, "the log up to here is not the one that %s saw", w.who)
 		}
 	}

@@ -1,0 +1,199 @@
+package auditstore_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/hsagent/hsagentd/auditstore"
+	"github.com/hsagent/hsagentd/auditstore/chain"
+	"github.com/hsagent/hsagentd/wire"
+	"github.com/stretchr/testify/require"
+)
+
+// jumpy is a log whose clock jumps by minutes, days and ten years.
+func jumpy(t *testing.T) (*auditstore.Store, []chain.Record) {
+	r := random()
+	now := time.Date(2026, 3, 1, 23, 0, 0, 0, time.UTC)
+	s := open(t, t.TempDir(), func(c *auditstore.Config) {
+		c.Lag = time.Hour
+		c.SetNow(func() time.Time { return now })
+	})
+	jumps := []time.Duration{time.Second, time.Minute, time.Hour, 24 * time.Hour, 10 * 365 * 24 * time.Hour}
+	for i := range 1500 {
+		if r.IntN(4) == 0 {
+			d := jumps[min(r.IntN(12), len(jumps)-1)%len(jumps)]
+			if r.IntN(2) == 0 {
+				d = -d
+			}
+			if y := now.Add(d).Year(); y > 1960 && y < 2100 {
+				now = now.Add(d)
+			}
+		}
+		rec := intent(slugOf(r.IntN(3)), r)
+		switch r.IntN(4) {
+		case 0:
+			rec = outcome(rec, r)
+		case 1:
+			rec.ClientSlug, rec.Kind, rec.Method, rec.Caller = "", chain.StoreLoaded, "", nil
+		}
+		require.NoError(t, s.AppendLazy(rec))
+		if i%100 == 0 {
+			require.NoError(t, s.Flush(t.Context()))
+		}
+	}
+	require.NoError(t, s.Flush(t.Context()))
+	return s, all(t, s, chain.Filter{})
+}
+
+// Every filter gives what looking at all records gives.
+func TestThreat53Queries(t *testing.T) {
+	s, recs := jumpy(t)
+	require.Len(t, recs, 1500)
+	verified(t, s)
+	r := rand.New(rand.NewPCG(5, 6)) //nolint:gosec // repeatable
+	found := 0
+	for range 400 {
+		var f chain.Filter
+		one := recs[r.IntN(len(recs))]
+		if r.IntN(2) == 0 {
+			f.Slug = []string{"a", "b", "c", "nobody"}[r.IntN(4)]
+		}
+		if r.IntN(2) == 0 {
+			f.From = one.TS.Add(time.Duration(r.IntN(3)-1) * time.Hour)
+		}
+		if r.IntN(2) == 0 {
+			f.To = recs[r.IntN(len(recs))].TS.Add(time.Duration(r.IntN(2)) * time.Millisecond)
+		}
+		if r.IntN(4) == 0 {
+			f.To = wire.At(one.TS.Truncate(24 * time.Hour)).Time
+		}
+		if r.IntN(3) == 0 {
+			after := r.Uint64N(1600)
+			f.After = &after
+		}
+		if r.IntN(4) == 0 {
+			f.Kind = one.Kind
+		}
+		if r.IntN(4) == 0 {
+			f.Status = "4xx"
+		}
+		if r.IntN(3) == 0 {
+			f.Limit = 1 + r.IntN(50)
+		}
+		var want []chain.Record
+		for i := range recs {
+			if f.Match(&recs[i]) && (f.Limit == 0 || len(want) < f.Limit) {
+				want = append(want, recs[i])
+			}
+		}
+		require.Equal(t, want, all(t, s, f), "%+v", f)
+		found += len(want)
+	}
+	require.Positive(t, found)
+
+	for _, slug := range []string{"a", "b", "nobody"} {
+		from := recs[r.IntN(len(recs))].TS.Time
+		want := int64(len(all(t, s, chain.Filter{Slug: slug, Kind: chain.CallIntent, From: from})))
+		n, err := s.Usage(slug, from)
+		require.NoError(t, err)
+		require.Equal(t, want, n)
+	}
+}
+
+func TestQueryByCall(t *testing.T) {
+	s := open(t, t.TempDir())
+	r := random()
+	now := time.Now()
+	for i := range 20 {
+		in := intent(slugOf(i), r)
+		if i != 19 {
+			in.TS = wire.At(now.AddDate(0, 0, -i))
+		}
+		id := uuidAt(in.TS.Time, now)
+		in.CallID = id
+		require.NoError(t, s.AppendLazy(in))
+		out := outcome(in, r)
+		out.TS = in.TS
+		require.NoError(t, s.AppendLazy(out))
+		require.NoError(t, s.Flush(t.Context()))
+		got := all(t, s, chain.Filter{CallID: id})
+		require.Len(t, got, 2)
+		require.Equal(t, id, got[1].CallID)
+	}
+	require.Empty(t, all(t, s, chain.Filter{CallID: "not-an-id"}))
+}
+
+func TestQueryEnds(t *testing.T) {
+	s := open(t, t.TempDir())
+	for range 3 {
+		require.NoError(t, s.AppendLazy(chain.Record{Kind: chain.CallDenied, ClientSlug: "a"}))
+	}
+	require.NoError(t, s.Flush(t.Context()))
+	mine := errors.New("mine")
+	for _, f := range []chain.Filter{{}, {Slug: "a"}} {
+		require.Equal(t, mine, s.Records(t.Context(), f, func([]byte, *chain.Record) error { return mine }))
+		ctx, cancel := context.WithCancel(t.Context())
+		err := s.Records(ctx, f, func(raw []byte, r *chain.Record) error {
+			cancel()
+			b, err := r.Encode()
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(b, raw))
+			return nil
+		})
+		require.ErrorIs(t, err, context.Canceled)
+	}
+	require.NoError(t, s.Close())
+	require.ErrorIs(t, s.Records(t.Context(), chain.Filter{}, nil), auditstore.ErrUnavailable)
+	_, err := s.Usage("a", time.Time{})
+	require.ErrorIs(t, err, auditstore.ErrUnavailable)
+	_, err = s.Verify(t.Context(), nil)
+	require.ErrorIs(t, err, auditstore.ErrUnavailable)
+}
+
+func TestWitnessStartsAnew(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	s.RotateWitnessNext()
+	for range 5 {
+		_, err := s.Append(t.Context(), chain.Record{Kind: chain.AgentLocked})
+		require.NoError(t, err)
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "witness"))
+	require.NoError(t, err)
+	require.Equal(t, 2*5+2, bytes.Count(b, []byte("\n"))) // 0 is kept, too
+	s.RotateWitnessNext()
+	_, err = s.Append(t.Context(), chain.Record{Kind: chain.AgentLocked})
+	require.NoError(t, err)
+	b, err = os.ReadFile(filepath.Join(dir, "witness"))
+	require.NoError(t, err)
+	require.Equal(t, 2*3, bytes.Count(b, []byte("\n")))
+	verified(t, s)
+	require.NoError(t, s.Close())
+	s = open(t, dir)
+	require.Equal(t, uint64(6), s.Status().Size)
+	require.Empty(t, s.Notes())
+}
+
+// uuidAt is a UUIDv7 of the time, or of now if there is none.
+func uuidAt(at, now time.Time) string {
+	if at.IsZero() {
+		at = now
+	}
+	id := []byte(newCallID(random()))
+	hex := []byte("0123456789abcdef")
+	ms := at.UnixMilli()
+	for i, n := 12, 0; i >= 0; i-- {
+		if id[i] == '-' {
+			continue
+		}
+		id[i] = hex[ms>>(4*n)&15]
+		n++
+	}
+	return string(id)
+}
