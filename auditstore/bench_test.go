@@ -31,7 +31,9 @@ func BenchmarkAppend(b *testing.B) {
 		b.Run(fmt.Sprintf("file/%d", writers), func(b *testing.B) {
 			f, err := os.Create(filepath.Join(b.TempDir(), "log"))
 			require.NoError(b, err)
-			g := &groupFile{f: f}
+			g := &groupFile{f: f, wake: make(chan struct{}, 1)}
+			go g.run()
+			defer close(g.wake)
 			spread(b, writers, func(rec chain.Record) error {
 				line, err := rec.Encode()
 				if err != nil {
@@ -66,14 +68,14 @@ func spread(b *testing.B, writers int, appendOne func(chain.Record) error) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "records/s")
 }
 
-// A groupFile is the least that a durable log can be: one leader writes and
-// syncs what all others have brought meanwhile.
+// A groupFile is the least that a durable log can be: one goroutine writes and
+// syncs what has been brought meanwhile.
 type groupFile struct {
 	f       *os.File
 	mu      sync.Mutex
-	sync    sync.Mutex
 	buf     []byte
 	waiting []chan error
+	wake    chan struct{}
 }
 
 func (g *groupFile) append(line []byte) error {
@@ -82,12 +84,19 @@ func (g *groupFile) append(line []byte) error {
 	g.buf = append(append(g.buf, line...), '\n')
 	g.waiting = append(g.waiting, done)
 	g.mu.Unlock()
-	g.sync.Lock()
-	g.mu.Lock()
-	buf, waiting := g.buf, g.waiting
-	g.buf, g.waiting = nil, nil
-	g.mu.Unlock()
-	if len(waiting) > 0 {
+	select {
+	case g.wake <- struct{}{}:
+	default:
+	}
+	return <-done
+}
+
+func (g *groupFile) run() {
+	for range g.wake {
+		g.mu.Lock()
+		buf, waiting := g.buf, g.waiting
+		g.buf, g.waiting = nil, nil
+		g.mu.Unlock()
 		_, err := g.f.Write(buf)
 		if err == nil {
 			err = unix.Fdatasync(int(g.f.Fd()))
@@ -96,8 +105,6 @@ func (g *groupFile) append(line []byte) error {
 			w <- err
 		}
 	}
-	g.sync.Unlock()
-	return <-done
 }
 
 // filled is a log of n records of 100 slugs, spread over a year. It reports

@@ -112,10 +112,8 @@ func TestQueryByCall(t *testing.T) {
 	now := time.Now()
 	for i := range 20 {
 		in := intent(slugOf(i), r)
-		if i != 19 {
-			in.TS = wire.At(now.AddDate(0, 0, -i))
-		}
-		id := uuidAt(in.TS.Time, now)
+		in.TS = wire.At(now.AddDate(0, 0, -i))
+		id := uuidAt(in.TS.Time)
 		in.CallID = id
 		require.NoError(t, s.AppendLazy(in))
 		out := outcome(in, r)
@@ -180,11 +178,8 @@ func TestWitnessStartsAnew(t *testing.T) {
 	require.Empty(t, s.Notes())
 }
 
-// uuidAt is a UUIDv7 of the time, or of now if there is none.
-func uuidAt(at, now time.Time) string {
-	if at.IsZero() {
-		at = now
-	}
+// uuidAt is a UUIDv7 of the time.
+func uuidAt(at time.Time) string {
 	id := []byte(newCallID(random()))
 	hex := []byte("0123456789abcdef")
 	ms := at.UnixMilli()
