@@ -51,15 +51,20 @@ func (e *env) report(ctx context.Context, err error) {
 	if err == nil || ctx.Err() != nil || errors.Is(err, syscall.EPIPE) {
 		return
 	}
-	msg := err.Error()
-	var problem *wire.Problem
-	if errors.As(err, &problem) {
-		msg = strings.Replace(msg, problem.Error(), describe(problem), 1)
-	}
+	msg := message(err)
 	if errors.Is(err, wire.ErrUnreachable) {
 		msg += "\n" + e.hint(err)
 	}
 	e.complain(msg)
+}
+
+// message is the text of err, with all that a problem in it tells.
+func message(err error) string {
+	var problem *wire.Problem
+	if errors.As(err, &problem) {
+		return strings.Replace(err.Error(), problem.Error(), describe(problem), 1)
+	}
+	return err.Error()
 }
 
 // describe is a problem in one line, with what its fields add to its detail.

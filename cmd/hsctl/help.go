@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -38,7 +39,7 @@ func help(cmd *cobra.Command) {
 	if cmd.HasAvailableSubCommands() {
 		var list strings.Builder
 		for _, c := range cmd.Commands() {
-			if c.IsAvailableCommand() || c.Name() == "help" {
+			if c.IsAvailableCommand() {
 				fmt.Fprintf(&list, "%-12s%s\n", c.Name(), c.Short)
 			}
 		}
@@ -54,11 +55,30 @@ func help(cmd *cobra.Command) {
 	_, _ = fmt.Fprint(cmd.OutOrStdout(), b.String()) // a reader that has closed stdout wants no help
 }
 
+// newHelp shows the help of the command that its arguments name.
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [COMMAND...]",
+		Short:   "Show the help of a command",
+		Example: `hsctl help audit query`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return errors.Join(err, subcommandNeeded(about, rest))
+			}
+			return about.Help()
+		},
+	}
+}
+
 // section writes a heading and the text below it, indented.
 func section(b *strings.Builder, heading, body string) {
 	fmt.Fprintf(b, "\n%s\n", heading)
 	for line := range strings.Lines(strings.TrimRight(body, "\n") + "\n") {
-		b.WriteString("  " + line)
+		if line != "\n" {
+			b.WriteString("  ")
+		}
+		b.WriteString(line)
 	}
 }
 

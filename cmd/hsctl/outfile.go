@@ -13,8 +13,8 @@ import (
 // at commit or not at all.
 type output struct {
 	io.Writer
-	temp *os.File // nil unless commit renames it
-	path string
+	file *os.File // nil for stdout
+	path string   // what commit renames file to; "" for a device
 }
 
 // openOutput opens FILE before the call is made: an answer that has nowhere to
@@ -35,35 +35,40 @@ func openOutput(e *env, path string) (*output, error) {
 		if err != nil {
 			return nil, fmt.Errorf("-O: %w", err)
 		}
-		return &output{Writer: f}, nil
+		return &output{Writer: f, file: f}, nil
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
 		return nil, fmt.Errorf("-O: %w", err)
 	}
-	return &output{Writer: f, temp: f, path: path}, nil
+	return &output{Writer: f, file: f, path: path}, nil
 }
 
 // commit makes the file appear.
 func (o *output) commit() error {
-	if o.temp == nil {
+	if o.file == nil {
 		return nil
 	}
-	if err := o.temp.Sync(); err != nil {
-		return fmt.Errorf("-O: %w", err)
+	if o.path != "" {
+		if err := o.file.Sync(); err != nil {
+			return fmt.Errorf("-O: %w", err)
+		}
+		if err := os.Rename(o.file.Name(), o.path); err != nil {
+			return fmt.Errorf("-O: %w", err)
+		}
 	}
-	if err := os.Rename(o.temp.Name(), o.path); err != nil {
-		return fmt.Errorf("-O: %w", err)
-	}
-	err := o.temp.Close()
-	o.temp = nil
+	err := o.file.Close()
+	o.file = nil
 	return err
 }
 
 // discard takes the file away if it was not committed.
 func (o *output) discard() {
-	if o.temp != nil {
-		_ = o.temp.Close()           // its content is not wanted
-		_ = os.Remove(o.temp.Name()) // a second signal may leave it too; its name is hidden
+	if o.file == nil {
+		return
+	}
+	_ = o.file.Close() // its content is not wanted
+	if o.path != "" {
+		_ = os.Remove(o.file.Name()) // left behind, it would be a hidden file and no answer
 	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -55,6 +54,7 @@ hsctl onboard beta-inc --portal-id 87654321 <token.txt`,
 	f.BoolVar(&e.global.noColor, "no-color", false, "no colours (also NO_COLOR)")
 	_ = root.RegisterFlagCompletionFunc("output", words(formatTable, formatJSON, formatCSV)) // fails for unknown flags only
 
+	root.SetHelpCommand(newHelp())
 	root.AddCommand(
 		newCall(e), newPortals(e), newStatus(e), newOnboard(e), newVerify(e), newResume(e), newRemove(e), newAudit(e),
 		newLock(e), newUnlock(e), newReload(e), newEnv(e), newVersion(e), newCompletion(e),
@@ -75,7 +75,7 @@ func subcommandNeeded(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	msg := fmt.Sprintf("%s: no command %s", cmd.CommandPath(), wire.Quote(args[0]))
+	msg := fmt.Sprintf("%s has no command %s", cmd.CommandPath(), wire.Quote(args[0]))
 	cmd.SuggestionsMinimumDistance = 2
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		msg += "; did you mean " + strings.Join(near, " or ") + "?"
@@ -85,7 +85,7 @@ func subcommandNeeded(cmd *cobra.Command, args []string) error {
 
 // missing is the run of a command that only holds others.
 func missing(cmd *cobra.Command, _ []string) error {
-	return usagef("%s: which command? See %s --help", cmd.CommandPath(), cmd.CommandPath())
+	return usagef("which command? See %s --help", cmd.CommandPath())
 }
 
 // positional wants from low to high arguments (high < 0: any number).
@@ -113,13 +113,4 @@ func parseSlugs(args []string) ([]wire.Slug, error) {
 		slugs[i] = s
 	}
 	return slugs, nil
-}
-
-// errText is the text of err without the words for its exit code.
-func errText(err error) string {
-	var p *wire.Problem
-	if errors.As(err, &p) {
-		return describe(p)
-	}
-	return err.Error()
 }

@@ -25,7 +25,7 @@ func (e *env) prompt(ctx context.Context, question string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read the terminal's state: %w", err)
 	}
-	_, _ = fmt.Fprint(e.stderr, question)        // the terminal shows it, or the user will not answer
+	_, _ = fmt.Fprint(e.stderr, question)            // the terminal shows it, or the user will not answer
 	defer func() { _, _ = fmt.Fprintln(e.stderr) }() // the newline that was not echoed
 	s, err := interruptible(ctx, func() (string, error) {
 		b, err := term.ReadPassword(fd)

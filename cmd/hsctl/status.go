@@ -59,7 +59,9 @@ func statusTable(st *wire.Status) *table {
 	row("calls in flight", text(st.CallsInFlight))
 	var counts []string
 	for _, state := range slices.Sorted(maps.Keys(st.Portals)) {
-		counts = append(counts, fmt.Sprintf("%d %s", st.Portals[state], state))
+		if n := st.Portals[state]; n > 0 {
+			counts = append(counts, fmt.Sprintf("%d %s", n, state))
+		}
 	}
 	row("portals", text(strings.Join(counts, ", ")))
 	row("store", text(st.Store.Path))

@@ -98,7 +98,7 @@ func verifyMany(ctx context.Context, e *env, c *wire.Client, slugs []wire.Slug) 
 			continue
 		}
 		bad++
-		e.complain(errText(err))
+		e.complain(message(err))
 		if code == 0 || exitCode(ctx, err) == wire.ExitVerification {
 			code = exitCode(ctx, err)
 		}
