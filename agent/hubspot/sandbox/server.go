@@ -95,25 +95,22 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		now:    s.now(),
 		bearer: bearer(r.Header),
 		target: parseTarget(r.URL.Path),
-		body:   &countingReader{r: r.Body},
+		body:   &countingReader{r: r.Body}, // nil only in a request made by hand
 	}
 	x.access = s.lookup(x.bearer)
-	r.Body = struct {
-		io.Reader
-		io.Closer
-	}{x.body, r.Body} // the form reader reads there
+	r.Body = io.NopCloser(x.body) // where the form reader reads; net/http closes its own
 
 	// Noted first: also a request that ends badly has arrived. The deferred
 	// call runs when a fault cuts the connection by a panic, too.
 	note := s.observed.arrive(x)
-	cw := &statusWriter{ResponseWriter: w}
-	defer func() { s.observed.finish(note, x, cw.status) }()
+	sw := &statusWriter{ResponseWriter: w}
+	defer func() { s.observed.finish(note, x, sw.status) }()
 
 	if f, ok := s.faults.match(x); ok {
-		f.play(cw, x)
+		f.play(sw, x)
 		return
 	}
-	x.send(cw, x.answer())
+	x.send(sw, x.answer())
 }
 
 // answer does the work of a request: who asks, whether the limits allow it,
