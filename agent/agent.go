@@ -143,9 +143,9 @@ func (a *Agent) recordStart(ctx context.Context) error {
 	return nil
 }
 
-// event returns the record of something that the agent does or finds itself.
+// event returns the record of something that happens now.
 func (a *Agent) event(kind chain.Kind) chain.Record {
-	return chain.Record{Kind: kind, Actor: a.actor}
+	return chain.Record{Kind: kind, TS: wire.At(time.Now()), Actor: a.actor}
 }
 
 // record queues a record of something that is no call. An error is logged: the

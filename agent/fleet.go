@@ -98,11 +98,11 @@ func (a *Agent) newcomer(ctx context.Context, e credstore.Entry) (*credential, *
 			"slug %s: the token opens portal %d, not %d: it is another client's token, or the number is wrong", e.Slug, account.PortalID, e.PortalID)
 	}
 	now := time.Now()
-	c.PortalID, c.Entry.Datacenter = account.PortalID, c.datacenter()
+	c.PortalID, c.Datacenter = account.PortalID, c.homeDatacenter()
 	c.AddedAt, c.LastRotatedAt, c.VerifiedAt = now, now, now
 	c.AccountType, c.TimeZone, c.DataHosting = account.AccountType, account.TimeZone, account.DataHostingLocation
-	if c.Entry.Datacenter == "" {
-		c.Entry.Datacenter = account.DataHostingLocation
+	if c.Datacenter == "" {
+		c.Datacenter = account.DataHostingLocation
 	}
 	c.identity.take(c, judge(c, account, nil))
 	return c, nil

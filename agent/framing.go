@@ -131,7 +131,7 @@ func (f *framing) take(line []byte) string {
 		if err != nil {
 			return "a chunk's size is no hexadecimal number"
 		}
-		f.left, f.state = int64(n), inChunkData //nolint:gosec // 62 bits
+		f.left, f.state = int64(n), inChunkData
 		if n == 0 {
 			f.state = inTrailer
 		}
@@ -173,7 +173,7 @@ func (f *framing) takeHead(line []byte) string {
 		if err != nil || f.length >= 0 {
 			return "Content-Length is given twice or is no plain number"
 		}
-		f.length = int64(n) //nolint:gosec // 62 bits
+		f.length = int64(n)
 	case "transfer-encoding":
 		if !strings.EqualFold(value, "chunked") || f.chunked {
 			return "Transfer-Encoding is given twice or is something other than chunked"

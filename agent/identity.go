@@ -134,7 +134,7 @@ func (id *identity) describe(p *wire.Portal, c *credential) {
 	defer id.mu.Unlock()
 	if id.account != nil {
 		p.AccountType, p.TimeZone, p.DataHosting = id.account.AccountType, id.account.TimeZone, id.account.DataHostingLocation
-		if dc := c.datacenter(); dc != "" && p.DataHosting != "" && dc != p.DataHosting {
+		if dc := c.homeDatacenter(); dc != "" && p.DataHosting != "" && dc != p.DataHosting {
 			p.Warning = fmt.Sprintf("the token's prefix names data centre %s, HubSpot says %s", dc, p.DataHosting)
 		}
 	}

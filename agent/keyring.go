@@ -136,7 +136,7 @@ func (c *credential) view() wire.Portal {
 	p := wire.Portal{
 		Slug:             c.Slug.String(),
 		PortalID:         c.PortalID,
-		Datacenter:       c.datacenter(),
+		Datacenter:       c.homeDatacenter(),
 		Kind:             c.Kind,
 		AccountType:      c.AccountType,
 		TimeZone:         c.TimeZone,
@@ -154,11 +154,11 @@ func (c *credential) view() wire.Portal {
 }
 
 // datacenter is the one that the token's prefix names, else the store's word.
-func (c *credential) datacenter() string {
+func (c *credential) homeDatacenter() string {
 	if dc := c.Token.Datacenter(); dc != "" {
 		return dc
 	}
-	return c.Entry.Datacenter
+	return c.Datacenter
 }
 
 func timeOrNil(t time.Time) *wire.Time {

@@ -58,7 +58,7 @@ func (a *Agent) getRecords(w http.ResponseWriter, r *http.Request, req apiReques
 			return nil
 		}
 		if err := rc.Flush(); err != nil {
-			return nil //nolint:nilerr // the caller has gone
+			return nil // the caller has gone
 		}
 		next, ok := a.followed(ctx, f, last, seen)
 		if !ok {

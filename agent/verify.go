@@ -122,16 +122,16 @@ func scopes(names []string) string {
 
 // problem says what an answer other than 200 means for a token.
 func (g *gotten) problem(what string) *wire.Problem {
-	switch {
-	case g.status == http.StatusOK:
+	switch g.status {
+	case http.StatusOK:
 		return nil
-	case g.status == http.StatusUnauthorized:
+	case http.StatusUnauthorized:
 		return wire.Errorf(wire.CodeTokenRejected,
 			"%s answered 401: HubSpot does not accept the token. It was revoked, rotated, mistyped, or found in public and switched off", what)
-	case g.status == http.StatusTooManyRequests:
+	case http.StatusTooManyRequests:
 		p := wire.Errorf(wire.CodeThrottled, "%s answered 429: the portal's quota is used up for now", what)
 		if d, ok := hubspot.ParseRetryAfter(g.header, time.Now()); ok {
-			p.After(d)
+			p = p.After(d)
 		}
 		return p
 	default:

@@ -54,7 +54,7 @@ func TestCodes(t *testing.T) {
 
 func TestErrorf(t *testing.T) {
 	p := wire.Errorf(wire.CodeThrottled, "portal %s is busy, says %s", "acme-corp", madeUpToken).After(1500 * time.Millisecond)
-	require.Equal(t, http.StatusText(429), p.Title)
+	require.Equal(t, http.StatusText(http.StatusTooManyRequests), p.Title)
 	require.Equal(t, 2, p.RetryAfter, "rounded up")
 	require.Equal(t, "throttled: portal acme-corp is busy, says pat-na1-***", p.Error())
 	b, err := json.Marshal(p)

@@ -104,5 +104,5 @@ func unhex(d []byte, at, count int) (c byte, size int, m match) {
 	if v > 0x7f {
 		return 0, 0, none
 	}
-	return byte(v), at + count, full //nolint:gosec // at most 0x7f
+	return byte(v), at + count, full
 }

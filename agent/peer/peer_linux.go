@@ -121,7 +121,7 @@ func startTime(pid int) string {
 
 // readUnit returns the last systemd unit in the process's cgroup path.
 func readUnit(file string) string {
-	f, err := os.Open(file) //nolint:gosec // a path below /proc
+	f, err := os.Open(file)
 	if err != nil {
 		return ""
 	}
