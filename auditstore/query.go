@@ -81,7 +81,7 @@ func (q *query) narrow() {
 	if err != nil || id.Version() != 7 {
 		return
 	}
-	ms := int64(binary.BigEndian.Uint64(id[:8]) >> 16) //nolint:gosec // 48 bits
+	ms := int64(binary.BigEndian.Uint64(id[:8]) >> 16)
 	const about = 24 * time.Hour
 	at := time.UnixMilli(ms)
 	if from := at.Add(-about); q.f.From.Before(from) {
@@ -206,7 +206,7 @@ func (q *query) window(seqs, recs *badger.Iterator, lo, hi uint64) error {
 	for i, v := range values {
 		if v != nil {
 			if err := q.take(v); err != nil {
-				return atRecord(lo+uint64(i), err) //nolint:gosec // an index
+				return atRecord(lo+uint64(i), err)
 			}
 		}
 	}

@@ -56,7 +56,7 @@ func TestThreat53Queries(t *testing.T) {
 	s, recs := jumpy(t)
 	require.Len(t, recs, 1500)
 	verified(t, s)
-	r := rand.New(rand.NewPCG(5, 6)) //nolint:gosec // repeatable
+	r := rand.New(rand.NewPCG(5, 6))
 	found := 0
 	for range 400 {
 		var f chain.Filter

@@ -247,7 +247,7 @@ func (s *Store) add(txn *badger.Txn, rec *chain.Record, salt []byte, first bool)
 	value, err = appendTrimmed(value, rec)
 	q.buf = value
 	if err != nil {
-		return result{err: err}, nil
+		return result{err: err}, nil //nolint:nilerr // the record's own error, not the log's
 	}
 	leaf := chain.Leaf(salt, value[chain.SaltSize:])
 	q.hashes = q.tree.Add(leaf, q.hashes[:0])

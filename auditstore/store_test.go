@@ -59,7 +59,7 @@ func outcome(in chain.Record, r *rand.Rand) chain.Record {
 	return in
 }
 
-func random() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) } //nolint:gosec // repeatable
+func random() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) }
 
 // all reads the whole log.
 func all(t testing.TB, s *auditstore.Store, f chain.Filter) (recs []chain.Record) {
@@ -118,7 +118,7 @@ func TestConcurrentAppends(t *testing.T) {
 	receipts := make([][]chain.Receipt, writers)
 	for w := range writers {
 		wg.Go(func() {
-			r := rand.New(rand.NewPCG(uint64(w), 1)) //nolint:gosec // repeatable
+			r := rand.New(rand.NewPCG(uint64(w), 1))
 			for range each {
 				in := intent(fmt.Sprintf("slug-%d", w%7), r)
 				rc, err := s.Append(t.Context(), in)

@@ -35,9 +35,9 @@ func slugOf(i int) string { return string(rune('a' + i%3)) }
 
 func key(prefix string, seq uint64) []byte { return binary.BigEndian.AppendUint64([]byte(prefix), seq) }
 
-func recKey(seq int) []byte { return key("a/"+slugOf(seq)+"\x00", uint64(seq)) } //nolint:gosec // small
+func recKey(seq int) []byte { return key("a/"+slugOf(seq)+"\x00", uint64(seq)) }
 
-func seqKey(seq int) []byte { return key("q/", uint64(seq)) } //nolint:gosec // small
+func seqKey(seq int) []byte { return key("q/", uint64(seq)) }
 
 // tamper opens the log's database behind the log's back.
 func tamper(t testing.TB, dir string, fn func(txn *badger.Txn) error) {
@@ -151,9 +151,10 @@ func TestThreat22Tamper(t *testing.T) {
 		{"insert a day", func(x *badger.Txn) error { return x.Set(key("d/b\x00", at), make([]byte, 8)) }, chain.BadIndex, []uint64{0}},
 		{"insert a stranger", func(x *badger.Txn) error { return x.Set([]byte("zebra"), nil) }, chain.Unknown, []uint64{0}},
 	}
+	source := written(t)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			dir := written(t)
+			dir := copyDir(t, source)
 			tamper(t, dir, tt.do)
 			r, err := auditstore.Check(t.Context(), dir, nil)
 			require.NoError(t, err)
@@ -226,9 +227,10 @@ func TestThreat23Truncated(t *testing.T) {
 			require.NoError(t, os.WriteFile(filepath.Join(dir, "badger", "MANIFEST"), []byte("nonsense, and not short"), 0o600))
 		}},
 	}
+	source := written(t)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			dir := written(t)
+			dir := copyDir(t, source)
 			tt.do(t, dir)
 			r, err := auditstore.Check(t.Context(), dir, nil)
 			if err != nil {
@@ -256,9 +258,10 @@ func TestTornEnd(t *testing.T) {
 		{"a torn last line", func(l []string) []string { return append(l[:len(l)-3], "60 AAAA") }, "lacked the last batch"},
 		{"a line too many", func(l []string) []string { return append(l, fmt.Sprintf("%d %s\n", records+3, chain.Hash{})) }, "never acknowledged"},
 	}
+	source := written(t)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			dir := written(t)
+			dir := copyDir(t, source)
 			name := filepath.Join(dir, "witness")
 			whole, err := os.ReadFile(name)
 			require.NoError(t, err)
@@ -290,7 +293,7 @@ func TestThreat24BitRot(t *testing.T) {
 			good, err := auditstore.Check(t.Context(), copyDir(t, source), nil)
 			require.NoError(t, err)
 			require.Empty(t, good.Damage)
-			r := rand.New(rand.NewPCG(3, 4)) //nolint:gosec // repeatable
+			r := rand.New(rand.NewPCG(3, 4))
 			found := 0
 			for range 60 {
 				dir := copyDir(t, source)

@@ -156,7 +156,7 @@ type checker struct {
 
 	want    map[uint64][]expected
 	lost    map[string]bool // whose roots differ
-	rows    []row
+	rows    []entry         // of the window
 	bySlug  map[string][]int
 	scratch []chain.Hash
 }
@@ -164,12 +164,6 @@ type checker struct {
 type expected struct {
 	root chain.Hash
 	who  string
-}
-
-// A row is a record of the window.
-type row struct {
-	entry
-	bad, seen bool
 }
 
 func newChecker(txn *badger.Txn, r *chain.Report) *checker {
@@ -227,11 +221,10 @@ func (c *checker) run(ctx context.Context, from, to uint64, progress func(done, 
 // readRows reads the entries of a window.
 func (c *checker) readRows(it *badger.Iterator, lo, hi uint64) {
 	clear(c.bySlug)
-	c.rows = append(c.rows[:0], make([]row, hi-lo)...)
+	c.rows = append(c.rows[:0], make([]entry, hi-lo)...)
 	next := lo
 	missing := func(until uint64) {
 		for ; next < until; next++ {
-			c.rows[next-lo].bad = true
 			c.report.Add(next, chain.Missing, "its hashes are not there")
 		}
 	}
@@ -246,8 +239,7 @@ func (c *checker) readRows(it *badger.Iterator, lo, hi uint64) {
 		}
 		missing(seq)
 		r := &c.rows[seq-lo]
-		if err := it.Item().Value(func(v []byte) (err error) { r.entry, err = parseEntry(v); return err }); err != nil {
-			r.bad = true
+		if err := it.Item().Value(func(v []byte) (err error) { *r, err = parseEntry(v); return err }); err != nil {
 			c.report.Add(seq, chain.BadHash, "its hashes cannot be read: %v", err)
 		} else {
 			c.bySlug[r.slug] = append(c.bySlug[r.slug], int(seq-lo)) //nolint:gosec // below window
@@ -279,7 +271,6 @@ func (c *checker) readSlug(it *badger.Iterator, slug string, rows []int, lo uint
 	i := 0
 	missing := func(seq uint64) {
 		for ; i < len(rows) && lo+uint64(rows[i]) < seq; i++ { //nolint:gosec // an index
-			c.rows[rows[i]].bad = true
 			c.report.Add(lo+uint64(rows[i]), chain.Missing, "its bytes are not there") //nolint:gosec // an index
 		}
 	}
@@ -301,7 +292,6 @@ func (c *checker) readSlug(it *badger.Iterator, slug string, rows []int, lo uint
 		r := &c.rows[rows[i]]
 		i++
 		if err := it.Item().Value(func(v []byte) error { return c.record(seq, slug, r, v) }); err != nil {
-			r.bad = true
 			c.report.Add(seq, chain.BadForm, "%v", err)
 		}
 	}
@@ -310,13 +300,12 @@ func (c *checker) readSlug(it *badger.Iterator, slug string, rows []int, lo uint
 }
 
 // record checks the bytes of one record.
-func (c *checker) record(seq uint64, slug string, r *row, v []byte) error {
+func (c *checker) record(seq uint64, slug string, r *entry, v []byte) error {
 	if len(v) < chain.SaltSize {
 		return errShort
 	}
 	salt, stored := v[:chain.SaltSize], v[chain.SaltSize:]
 	if chain.Leaf(salt, stored) != r.hashes[0] {
-		r.bad = true
 		c.report.Add(seq, chain.Changed, "its bytes do not give its hash")
 		return nil
 	}
@@ -341,7 +330,7 @@ func (c *checker) record(seq uint64, slug string, r *row, v []byte) error {
 // goes on with that one, so that each damage is named once.
 func (c *checker) grow(tree *chain.Tree, lo uint64) {
 	for i := range c.rows {
-		r, seq := &c.rows[i], lo+uint64(i) //nolint:gosec // an index
+		r, seq := &c.rows[i], lo+uint64(i)
 		var leaf chain.Hash
 		if len(r.hashes) > 0 {
 			leaf = r.hashes[0]
@@ -364,7 +353,7 @@ func (c *checker) grow(tree *chain.Tree, lo uint64) {
 			c.compare(tree, want)
 		}
 		if c.days != nil && len(r.hashes) > 0 {
-			c.days.record(c, seq, &r.entry)
+			c.days.record(c, seq, r)
 		}
 	}
 }

@@ -51,7 +51,7 @@ func randomRecord(r *rand.Rand) *chain.Record {
 }
 
 func TestEncodeIsJSON(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 1)) //nolint:gosec // repeatable
+	r := rand.New(rand.NewPCG(1, 1))
 	for range 5000 {
 		rec := randomRecord(r)
 		b, err := rec.Encode()
@@ -108,7 +108,7 @@ func TestDecodeRefuses(t *testing.T) {
 }
 
 func FuzzRecord(f *testing.F) {
-	r := rand.New(rand.NewPCG(1, 1)) //nolint:gosec // repeatable
+	r := rand.New(rand.NewPCG(1, 1))
 	for range 20 {
 		f.Add(viaJSON(f, randomRecord(r)))
 	}

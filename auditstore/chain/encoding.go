@@ -107,14 +107,14 @@ func optField[T any, N int64 | uint64](name string, at func(*T) **N) field[T] {
 			if v := **at(r); v > 0 {
 				return strconv.AppendUint(b, uint64(v), 10)
 			}
-			return strconv.AppendInt(b, int64(**at(r)), 10) //nolint:gosec // not above 0
+			return strconv.AppendInt(b, int64(**at(r)), 10)
 		},
 		func(p *parser, r *T) {
 			v := new(N)
 			if p.at < len(p.s) && p.s[p.at] == '-' {
-				*v = N(p.int()) //nolint:gosec // what does not fit encodes differently and is refused
+				*v = N(p.int())
 			} else {
-				*v = N(p.uint()) //nolint:gosec // as above
+				*v = N(p.uint())
 			}
 			*at(r) = v
 		}}
