@@ -124,7 +124,7 @@ func (c *Client) Do(ctx context.Context, method, path string, query url.Values, 
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }() // only read
 	if out == nil {
 		_, err = io.Copy(io.Discard, resp.Body)
 		return err

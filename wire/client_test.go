@@ -60,7 +60,7 @@ func TestClientCall(t *testing.T) {
 		Body: io.MultiReader(strings.NewReader("{}")), Length: 2, Reason: "T-1", Retry: &off, Wait: &wait,
 	})
 	require.NoError(t, err)
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }() // only read
 	require.Equal(t, http.StatusFound, resp.StatusCode, "redirects come back as they are")
 	require.Nil(t, wire.AgentError(resp))
 	b, err := io.ReadAll(resp.Body)
@@ -91,7 +91,7 @@ func TestClientAgentError(t *testing.T) {
 			})
 			resp, err := c.Call(t.Context(), wire.CallRequest{Slug: slug(t, "acme"), Method: "GET", Target: "/"})
 			require.NoError(t, err)
-			defer resp.Body.Close()
+			defer func() { _ = resp.Body.Close() }() // only read
 			require.Equal(t, tt.want, wire.AgentError(resp))
 		})
 	}

@@ -37,7 +37,7 @@ type fakeAgent struct {
 	posts   []string // bodies of POSTs that change the agent
 	damaged bool
 	hostile bool // the fleet has names that attack terminals and spreadsheets
-	records int
+	records uint64
 }
 
 func newFakeAgent(t testing.TB) *fakeAgent {
@@ -86,14 +86,14 @@ func (a *fakeAgent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		at := wire.At(time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC))
 		answer(w, wire.Status{Version: "9.9.9", PID: 77, StartedAt: at, UptimeSeconds: 3661, Upstream: "https://api.hubapi.com",
 			Store:   wire.StoreStatus{Path: "/var/lib/hsagent/store.age", Version: 7, LoadedAt: &at, LastError: "version went back"},
-			Audit:   wire.AuditStatus{Path: "/var/lib/hsagent/audit", Size: uint64(a.records), Durable: uint64(a.records)},
+			Audit:   wire.AuditStatus{Path: "/var/lib/hsagent/audit", Size: a.records, Durable: a.records},
 			Portals: map[string]int{"ready": 1, "quarantined": 1, "rejected": 1}})
 	case "GET /v1/portals":
 		answer(w, wire.Portals{Portals: a.fleet()})
 	case "GET /v1/audit/records":
 		a.log(w, r)
 	case "POST /v1/audit/verify":
-		rep := wire.AuditReport{Records: uint64(a.records), Root: "cm9vdA==", Damage: []wire.AuditDamage{}}
+		rep := wire.AuditReport{Records: a.records, Root: "cm9vdA==", Damage: []wire.AuditDamage{}}
 		if a.damaged {
 			rep.Damaged, rep.Damage = 1, []wire.AuditDamage{{Seq: 3, Kind: "changed", Detail: "its bytes do not give its hash"}}
 		}
@@ -245,9 +245,9 @@ func listing(w http.ResponseWriter, after string, limit int, found bool, failAt 
 // log answers with records 0 to records-1, filtered by slug and after.
 func (a *fakeAgent) log(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	first := 0
+	var first uint64
 	if s := q.Get("after"); s != "" {
-		n, _ := strconv.Atoi(s)
+		n, _ := strconv.ParseUint(s, 10, 64)
 		first = n + 1
 	}
 	limit, _ := strconv.Atoi(q.Get("limit"))

@@ -21,7 +21,7 @@ func newLock(e *env) *cobra.Command {
 		Args:        positional(0, 0),
 		Annotations: exits(8, 12),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return e.post(cmd.Context(), "/v1/lock", nil, "locked: the agent holds no tokens")
+			return e.post(cmd.Context(), "/v1/lock", nil, "the agent is locked: it holds no tokens now")
 		},
 	}
 }
@@ -57,7 +57,7 @@ func runUnlock(ctx context.Context, e *env, fd int) error {
 		return fmt.Errorf("read the passphrase: %w", err)
 	}
 	s = strings.TrimSuffix(strings.TrimSuffix(s, "\n"), "\r")
-	return e.post(ctx, "/v1/unlock", wire.Unlock{Passphrase: s}, "unlocked")
+	return e.post(ctx, "/v1/unlock", wire.Unlock{Passphrase: s}, "the agent is unlocked")
 }
 
 // readPassphrase reads from the first source that was named.
@@ -75,7 +75,7 @@ func readPassphrase(ctx context.Context, e *env, fd int) (string, error) {
 	default:
 		return readSecret(ctx, e.stdin)
 	}
-	f, err := os.Open(name)
+	f, err := os.Open(name) //nolint:gosec // the user names the file
 	if err != nil {
 		return "", &exitError{wire.ExitUsage, err}
 	}

@@ -23,15 +23,15 @@ func openOutput(e *env, path string) (*output, error) {
 	if path == "" || path == "-" {
 		return &output{Writer: e.stdout}, nil
 	}
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real // replace what a link points to, not the link
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target // replace what a link points to, not the link
 	}
 	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
 		if st.IsDir() {
 			return nil, usagef("-O %s: it is a directory", wire.Quote(path))
 		}
 		// A device or a pipe is written to: it must never be replaced.
-		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		f, err := os.OpenFile(path, os.O_WRONLY, 0) //nolint:gosec // the user names the file
 		if err != nil {
 			return nil, fmt.Errorf("-O: %w", err)
 		}

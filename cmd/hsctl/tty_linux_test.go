@@ -33,7 +33,7 @@ type screen struct {
 // newScreen starts hsctl with all three streams at a terminal.
 func newScreen(t *testing.T, a *fakeAgent, args ...string) *screen {
 	t.Helper()
-	s := &screen{t: t, cmd: exec.Command("hsctl", args...), done: make(chan struct{})}
+	s := &screen{t: t, cmd: exec.Command("hsctl", args...), done: make(chan struct{})} //nolint:gosec // the test names the arguments
 	s.cmd.Env = append(os.Environ(), "HSAGENT_SOCK="+a.socket, "NO_COLOR=", "TERM=xterm")
 	keys, err := pty.Start(s.cmd)
 	require.NoError(t, err)
@@ -178,7 +178,7 @@ func TestInterrupt(t *testing.T) {
 	for _, args := range [][]string{{"call", "acme-corp", "GET", "/hangs"}, {"audit", "tail", "-f"}} {
 		t.Run(args[0], func(t *testing.T) {
 			a := newFakeAgent(t)
-			cmd := exec.Command("hsctl", args...)
+			cmd := exec.Command("hsctl", args...) //nolint:gosec // the test names the arguments
 			cmd.Env = append(os.Environ(), "HSAGENT_SOCK="+a.socket)
 			out, err := cmd.StdoutPipe()
 			require.NoError(t, err)
