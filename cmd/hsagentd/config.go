@@ -56,15 +56,16 @@ const (
 	maxRequestBytes = 1 << 40
 )
 
-// A duration is written as "10s".
-type duration time.Duration
+// A duration is written as "10s". It is a struct so that a bare number, which
+// has no unit, does not fit.
+type duration struct{ time.Duration }
 
 func (d *duration) UnmarshalText(b []byte) error {
 	v, err := time.ParseDuration(string(b))
 	if err != nil {
 		return fmt.Errorf("%s is no duration: write it as \"10s\" or \"1m30s\"", wire.Quote(string(b)))
 	}
-	*d = duration(v)
+	d.Duration = v
 	return nil
 }
 
@@ -86,19 +87,19 @@ func (s *size) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// A level is what is logged from there up.
-type level slog.Level
+// A level is what is logged from there up: a word, not a number.
+type level struct{ slog.Level }
 
 func (l *level) UnmarshalText(b []byte) error {
 	switch string(b) {
 	case "debug":
-		*l = level(slog.LevelDebug)
+		l.Level = slog.LevelDebug
 	case "info":
-		*l = level(slog.LevelInfo)
+		l.Level = slog.LevelInfo
 	case "warn":
-		*l = level(slog.LevelWarn)
+		l.Level = slog.LevelWarn
 	case "error":
-		*l = level(slog.LevelError)
+		l.Level = slog.LevelError
 	default:
 		return fmt.Errorf("%s is no log level: want debug, info, warn or error", wire.Quote(string(b)))
 	}
@@ -123,7 +124,7 @@ func newConfig(e *env) *config {
 	p := defaultPaths(e)
 	return &config{
 		Socket: p.socket, Store: p.store, AuditDir: p.audit,
-		DrainTimeout: duration(agent.DefaultDrainTimeout),
+		DrainTimeout: duration{agent.DefaultDrainTimeout},
 		MaxInFlight:  agent.DefaultMaxInFlight,
 		Upstream:     upstreamConfig{MaxRequestBytes: agent.DefaultMaxRequestBytes},
 		paths:        p,
@@ -187,7 +188,12 @@ func (c *config) readFile(e *env, path string, named bool) error {
 		return errors.Join(all...)
 	case errors.As(err, &bad):
 		row, column := bad.Position()
-		return fmt.Errorf("%s:%d:%d: %s", path, row, column, strings.TrimPrefix(bad.Error(), "toml: "))
+		text := strings.TrimPrefix(bad.Error(), "toml: ")
+		if kind, ok := strings.CutPrefix(text, "cannot decode TOML "); ok {
+			kind, _, _ = strings.Cut(kind, " ") // the rest names types of this program
+			text = strings.Join(bad.Key(), ".") + ": this key takes no " + kind
+		}
+		return fmt.Errorf("%s:%d:%d: %s", path, row, column, text)
 	case err != nil:
 		return fmt.Errorf("%s: %w", path, err)
 	}
@@ -266,7 +272,7 @@ func (c *config) validate() []error {
 	if c.LogFormat != "" && c.LogFormat != formatText && c.LogFormat != formatJSON && c.LogFormat != formatJournal {
 		add("log_format", "%s is no log format: want text, json or journal", wire.Quote(c.LogFormat))
 	}
-	if d := time.Duration(c.DrainTimeout); d <= 0 || d > maxDrainTimeout {
+	if d := c.DrainTimeout.Duration; d <= 0 || d > maxDrainTimeout {
 		add("drain_timeout", "%v: want more than 0s and at most %v", d, maxDrainTimeout)
 	}
 	if c.MaxInFlight < 1 || c.MaxInFlight > maxInFlight {

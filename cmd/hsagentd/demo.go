@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -51,7 +50,7 @@ func demo(ctx context.Context, e *env, args []string) (err error) {
 		return fmt.Errorf("make a directory for the demo: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	log := newLogger(e, formatText, slog.Level(min))
+	log := newLogger(e, formatText, min.Level)
 	hub, c, err := stage(ctx, e, dir)
 	if err != nil {
 		return fmt.Errorf("set up the demo: %w", err)

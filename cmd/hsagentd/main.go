@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 )
 
@@ -52,7 +53,8 @@ func run(ctx context.Context, args []string, e *env) int {
 		return coded.code // said already, or somebody else's code
 	}
 	if err != nil {
-		_, _ = fmt.Fprintln(e.stderr, "hsagentd:", err) // there is nowhere else to say it
+		// One line for each thing that is wrong; there is nowhere else to say it.
+		_, _ = fmt.Fprintln(e.stderr, "hsagentd:", strings.ReplaceAll(err.Error(), "\n", "\nhsagentd: "))
 	}
 	return exitCode(err)
 }

@@ -40,7 +40,7 @@ func serve(ctx context.Context, e *env, args []string) error {
 		return err
 	}
 	min := new(slog.LevelVar)
-	min.Set(slog.Level(c.LogLevel))
+	min.Set(c.LogLevel.Level)
 	log := newLogger(e, c.LogFormat, min)
 	warnIgnored(ctx, e, log)
 	d := &daemon{
@@ -187,9 +187,9 @@ func (d *daemon) serve(ctx context.Context, ready func()) error {
 // its outcome recorded: no failure of the daemon.
 func (d *daemon) drain(ctx context.Context) {
 	d.tell(func(n *notifier) { n.stopping(ctx) })
-	d.log.InfoContext(ctx, "draining", "timeout", time.Duration(d.cfg.DrainTimeout))
+	d.log.InfoContext(ctx, "draining", "timeout", d.cfg.DrainTimeout.Duration)
 	//nolint:contextcheck // ctx has ended: that is why the agent is drained
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(d.cfg.DrainTimeout))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.cfg.DrainTimeout.Duration)
 	defer cancel()
 	if err := d.agent.Drain(ctx); err != nil {
 		d.log.WarnContext(ctx, "calls were broken off: they took longer than drain_timeout", "error", err)
@@ -208,7 +208,7 @@ func (d *daemon) reload(ctx context.Context) {
 	if err != nil {
 		d.log.ErrorContext(ctx, "config not reloaded: the values before it stay", "error", err)
 	} else {
-		d.level.Set(slog.Level(next.LogLevel))
+		d.level.Set(next.LogLevel.Level)
 		if keys := d.cfg.needRestart(next); len(keys) > 0 {
 			d.log.WarnContext(ctx, "these keys of the config changed and take effect after a restart", "keys", keys)
 		}
