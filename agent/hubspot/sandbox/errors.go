@@ -101,6 +101,7 @@ func (x *exchange) tooMany(policy string) *answer {
 	case policySecondly:
 		e.Message = "You have reached your secondly limit."
 	default:
+		e.PolicyName = policyBurst
 		e.Message = "You have reached your ten_secondly_rolling limit."
 		if x.access != nil {
 			e.GroupName = fmt.Sprintf("publicapi:%s:%d", "private-apps-api-calls-burst", x.access.portal.cfg.ID)
