@@ -2,7 +2,7 @@ package sandbox
 
 import (
 	"crypto/rand"
-	"fmt"
+	"encoding/hex"
 
 	"github.com/hsagent/hsagentd/wire"
 )
@@ -41,5 +41,6 @@ func newUUID() string {
 	_, _ = rand.Read(b[:]) // documented never to fail
 	b[6] = b[6]&0x0f | 0x40
 	b[8] = b[8]&0x3f | 0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+	h := hex.EncodeToString(b[:])
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }

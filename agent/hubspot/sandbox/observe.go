@@ -47,6 +47,7 @@ type observer struct {
 	keep int // how many requests to keep, negative for none
 
 	mu     sync.Mutex
+	round  int // grows with each Reset
 	ring   []*Request
 	next   int // where the next one goes once the ring is full
 	total  Tally
@@ -55,7 +56,13 @@ type observer struct {
 	object map[string]int
 }
 
-func (o *observer) arrive(x *exchange) *Request {
+// note is an arrival whose end is not known yet.
+type note struct {
+	*Request
+	round int
+}
+
+func (o *observer) arrive(x *exchange) note {
 	var id int64
 	if x.access != nil {
 		id = x.access.portal.cfg.ID
@@ -98,7 +105,7 @@ func (o *observer) arrive(x *exchange) *Request {
 		o.ring[o.next] = n
 		o.next = (o.next + 1) % o.keep
 	}
-	return n
+	return note{n, o.round}
 }
 
 func (o *observer) tallyLocked(id int64) *Tally {
@@ -110,14 +117,14 @@ func (o *observer) tallyLocked(id int64) *Tally {
 	return t
 }
 
-func (o *observer) finish(n *Request, x *exchange, status int) {
+// finish notes how an arrival ended. One from before a Reset is forgotten.
+func (o *observer) finish(n note, bodyBytes int64, status int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	n.Status = status
-	n.BodyBytes = x.body.n
-	// A Reset meanwhile has emptied the tallies: the answer still counts.
-	if o.portal == nil {
-		o.portal, o.method, o.object = map[int64]*Tally{}, map[string]int{}, map[string]int{}
+	n.BodyBytes = bodyBytes
+	if n.round != o.round {
+		return
 	}
 	for _, t := range []*Tally{&o.total, o.tallyLocked(n.PortalID)} {
 		switch {
@@ -172,6 +179,7 @@ func (s *Server) Reset() {
 	o := &s.observed
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.round++
 	o.ring, o.next, o.total = nil, 0, Tally{}
 	o.portal, o.method, o.object = nil, nil, nil
 }

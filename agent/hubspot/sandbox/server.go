@@ -101,10 +101,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r.Body = io.NopCloser(x.body) // where the form reader reads; net/http closes its own
 
 	// Noted first: also a request that ends badly has arrived. The deferred
-	// call runs when a fault cuts the connection by a panic, too.
+	// call is for those without an answer, a panic that cuts the connection
+	// among them.
 	note := s.observed.arrive(x)
 	sw := &statusWriter{ResponseWriter: w}
-	defer func() { s.observed.finish(note, x, sw.status) }()
+	sw.settle = sync.OnceFunc(func() { s.observed.finish(note, x.body.n, sw.status) })
+	defer sw.settle()
 
 	if f, ok := s.faults.match(x); ok {
 		f.play(sw, x)
@@ -160,24 +162,21 @@ func (c *countingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// statusWriter remembers the final status that was written.
+// statusWriter notes the final status before the first byte of the answer is
+// out: whoever has the answer finds it counted.
 type statusWriter struct {
 	http.ResponseWriter
 	status int
+	settle func()
 }
 
+// WriteHeader must be called before Write; all answers here do.
 func (w *statusWriter) WriteHeader(status int) {
-	if w.status == 0 && status >= 200 {
+	if status >= 200 {
 		w.status = status
+		w.settle()
 	}
 	w.ResponseWriter.WriteHeader(status)
-}
-
-func (w *statusWriter) Write(p []byte) (int, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
-	return w.ResponseWriter.Write(p)
 }
 
 // Unwrap lets [http.ResponseController] flush and hijack.
