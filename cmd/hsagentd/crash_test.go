@@ -1,0 +1,191 @@
+package main_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/hsagent/hsagentd/agent/credstore"
+	"github.com/hsagent/hsagentd/agent/hubspot/sandbox"
+	"github.com/hsagent/hsagentd/auditstore"
+	"github.com/hsagent/hsagentd/auditstore/chain"
+	"github.com/hsagent/hsagentd/wire"
+)
+
+// A site is a home for daemons that are started and killed, with a sandbox
+// HubSpot that outlives them.
+type site struct {
+	t       *testing.T
+	home    string
+	hub     *sandbox.Server
+	url     string
+	slugs   []wire.Slug
+	client  *wire.Client
+	calls   atomic.Int64
+	started int
+}
+
+// newSite makes a site of n portals without limits.
+func newSite(t *testing.T, n int) *site {
+	t.Helper()
+	s := &site{t: t, home: shortDir(t)}
+	portals := make([]sandbox.Portal, n)
+	for i := range portals {
+		portals[i] = sandbox.Portal{
+			ID: int64(1000 + i), Slug: fmt.Sprintf("client-%d", i), Token: sandbox.NewToken("na1"),
+			BurstLimit: -1, DailyLimit: -1, SearchLimit: -1, Contacts: 1, Companies: -1, Deals: -1, Tickets: -1,
+		}
+	}
+	s.hub = sandbox.New(sandbox.Config{Portals: portals})
+	l, err := s.hub.Start()
+	require.NoError(t, err)
+	t.Cleanup(l.Close)
+	s.url = l.URL
+	require.NoError(t, os.WriteFile(s.path("ca.pem"), l.CAPEM, 0o600))
+	id, err := credstore.GenerateIdentity(s.path("identity.txt"), nil, false)
+	require.NoError(t, err)
+	require.NoError(t, credstore.Create(t.Context(), s.path("store.age"), id, nil))
+	_, err = credstore.Open(s.path("store.age"), id).Update(t.Context(), func(e *credstore.Edit) error {
+		for _, p := range portals {
+			slug, err := wire.ParseSlug(p.Slug)
+			if err != nil {
+				return err
+			}
+			s.slugs = append(s.slugs, slug)
+			if err := e.Put(credstore.Entry{Slug: slug, Token: p.Token, PortalID: p.ID}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	return s
+}
+
+func (s *site) path(name string) string { return filepath.Join(s.home, name) }
+
+// start starts a daemon and waits until it answers.
+func (s *site) start() *exec.Cmd {
+	s.t.Helper()
+	s.started++
+	cmd := exec.CommandContext(s.t.Context(), filepath.Join(binaries, "hsagentd"),
+		"--socket", s.path("s/a.sock"), "--store", s.path("store.age"), "--identity", s.path("identity.txt"),
+		"--audit-dir", s.path("audit"), "--upstream", s.url, "--upstream-ca", s.path("ca.pem"))
+	cmd.Env = []string{"HOME=" + s.home, "XDG_RUNTIME_DIR=" + s.home}
+	log, err := os.Create(s.path(fmt.Sprintf("log.%d", s.started)))
+	require.NoError(s.t, err)
+	defer log.Close()
+	cmd.Stderr = log
+	require.NoError(s.t, cmd.Start())
+	s.client = wire.NewClient(s.path("s/a.sock"))
+	require.Eventually(s.t, func() bool {
+		_, err := s.client.Status(s.t.Context())
+		return err == nil
+	}, time.Minute, 5*time.Millisecond, "the daemon of start %d does not answer", s.started)
+	return cmd
+}
+
+// load makes calls with so many workers until ctx ends. Each call has a number
+// in its target, so that the sandbox's arrivals and the log's intents can be
+// told apart.
+func (s *site) load(ctx context.Context, workers int) *sync.WaitGroup {
+	wg := new(sync.WaitGroup)
+	client := s.client
+	for range workers {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				n := s.calls.Add(1)
+				resp, err := client.Call(ctx, wire.CallRequest{
+					Slug: s.slugs[int(n)%len(s.slugs)], Method: http.MethodGet,
+					Target: fmt.Sprintf("/crm/v3/objects/contacts?after=%d", n),
+				})
+				if err == nil {
+					_ = resp.Body.Close() // what became of the call does not matter here
+				}
+			}
+		})
+	}
+	return wg
+}
+
+// Whenever the daemon is killed, the log holds an intent for every request
+// that HubSpot saw, each intent gets an end, and no number is missing.
+func TestThreat03KillAtRandomPoints(t *testing.T) {
+	const kills = 100
+	s := newSite(t, 5)
+	for range kills {
+		cmd := s.start()
+		ctx, cancel := context.WithCancel(t.Context())
+		wg := s.load(ctx, 8)
+		time.Sleep(rand.N(60 * time.Millisecond)) // the random point
+		require.NoError(t, cmd.Process.Kill())
+		_ = cmd.Wait() // killed
+		cancel()
+		wg.Wait()
+		s.client.Close()
+	}
+	cmd := s.start() // closes what the last kill left open
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, cmd.Wait())
+	s.requireWhole()
+}
+
+// requireWhole checks the log against what the sandbox saw.
+func (s *site) requireWhole() {
+	t := s.t
+	store, err := auditstore.Open(t.Context(), auditstore.Config{Dir: s.path("audit"), Actor: "test"})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, store.Close()) }()
+	report, err := store.Verify(t.Context(), func(uint64, uint64) {})
+	require.NoError(t, err)
+	require.True(t, report.OK(), "%v", report.Damage)
+
+	type attempt struct {
+		call string
+		n    int
+	}
+	var next uint64
+	slugNext := map[string]uint64{}
+	intents, ends := map[string]int{}, map[attempt]int{}
+	require.NoError(t, store.Records(t.Context(), chain.Filter{}, func(_ []byte, r *chain.Record) error {
+		require.Equal(t, next, r.Seq, "a gap in seq")
+		next++
+		if r.ClientSlug != "" {
+			require.Equal(t, slugNext[r.ClientSlug], *r.SlugSeq, "a gap in slugSeq of %s", r.ClientSlug)
+			slugNext[r.ClientSlug]++
+		}
+		switch r.Kind {
+		case chain.CallIntent:
+			intents[r.Method+" "+r.Path]++
+			ends[attempt{r.CallID, r.Attempt}] = 0
+		case chain.CallOutcome, chain.CallInterrupted:
+			_, ok := ends[attempt{r.CallID, r.Attempt}]
+			require.True(t, ok, "an end without an intent: %+v", r)
+			ends[attempt{r.CallID, r.Attempt}]++
+		}
+		return nil
+	}))
+	for a, n := range ends {
+		require.Equal(t, 1, n, "call %s, attempt %d: one intent, %d ends", a.call, a.n, n)
+	}
+	arrivals := map[string]int{}
+	for _, r := range s.hub.Requests() {
+		arrivals[r.Method+" "+r.Target]++
+	}
+	require.NotEmpty(t, arrivals)
+	for target, n := range arrivals {
+		require.LessOrEqual(t, n, intents[target], "arrived more often than recorded: %s", target)
+	}
+	t.Logf("%d records, %d intents, %d requests arrived, %d starts", next, len(ends), len(s.hub.Requests()), s.started)
+}
