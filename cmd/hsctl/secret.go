@@ -25,17 +25,17 @@ func (e *env) prompt(ctx context.Context, question string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read the terminal's state: %w", err)
 	}
-	_, _ = fmt.Fprint(e.stderr, question)            // the terminal shows it, or the user will not answer
-	defer func() { _, _ = fmt.Fprintln(e.stderr) }() // the newline that was not echoed
-	s, err := interruptible(ctx, func() (string, error) {
-		b, err := term.ReadPassword(fd)
-		return string(b), err
-	})
-	if ctx.Err() != nil {
-		// The read goes on in the background, with echo still off.
-		return "", errors.Join(ctx.Err(), term.Restore(fd, before))
+	// The echo goes off before the question shows: an answer may come at once.
+	if err := echoOff(fd); err != nil {
+		return "", err
 	}
-	return s, err
+	_, _ = fmt.Fprint(e.stderr, question) // the terminal shows it, or the user will not answer
+	answer, err := interruptible(ctx, func() (string, error) { return readHidden(fd, e.stdin) })
+	// After an interruption the read goes on in the background: the state is
+	// the one from before in any case.
+	err = errors.Join(err, term.Restore(fd, before))
+	_, _ = fmt.Fprintln(e.stderr) // the line end that was not echoed
+	return answer, err
 }
 
 // confirm asks a question at the terminal; only "y" and "yes" mean yes.
