@@ -11,8 +11,11 @@ import (
 	"github.com/hsagent/hsagentd/wire"
 )
 
-// maxWait is the longest Hsagent-Wait.
-const maxWait = 10 * time.Minute
+// How long a call may wait for quota and for further attempts.
+const (
+	defaultWait = 10 * time.Second
+	maxWait     = 10 * time.Minute
+)
 
 // mayCall reports whether a caller may make calls and read what the agent
 // tells: the agent's own user, root, and members of the socket's group.
@@ -79,11 +82,13 @@ func (c *call) readOptions(h http.Header) *wire.Problem {
 	default:
 		return wire.Errorf(wire.CodeBadRequest, "%s: %s: want on or off", wire.HeaderRetry, wire.Quote(v))
 	}
+	c.wait = defaultWait
 	if v := h.Get(wire.HeaderWait); v != "" {
 		d, err := time.ParseDuration(v)
 		if err != nil || d < 0 || d > maxWait {
 			return wire.Errorf(wire.CodeBadRequest, "%s: %s: want a duration from 0s to %s, such as 30s", wire.HeaderWait, wire.Quote(v), maxWait)
 		}
+		c.wait = d
 	}
 	return nil
 }

@@ -29,7 +29,8 @@ type call struct {
 	header http.Header // that goes on to HubSpot
 	body   *upload     // nil for none
 	reason string
-	once   bool // never let an attempt be repeated
+	once   bool          // never let an attempt be repeated
+	wait   time.Duration // how long the call may wait for another attempt
 
 	cred *credential // taken from the keyring once
 
@@ -58,7 +59,11 @@ func (a *Agent) serveCall(w http.ResponseWriter, r *http.Request) {
 	}
 	defer c.body.begin(w)()
 	resp, problem := c.send(ctx)
-	if problem != nil {
+	switch {
+	case problem != nil && c.attempt == 0:
+		a.refuse(w, r, c, problem) // nothing left: there is no intent to end
+		return
+	case problem != nil:
 		c.writeProblem(w, r, problem)
 		return
 	}
@@ -85,7 +90,7 @@ func (a *Agent) parseCall(r *http.Request) (*call, *wire.Problem) {
 		return c, asProblem(err)
 	}
 	if r.ContentLength != 0 {
-		c.body = &upload{src: r.Body, length: r.ContentLength, left: a.cfg.MaxRequestBytes}
+		c.body = &upload{src: r.Body, length: r.ContentLength, limit: a.cfg.MaxRequestBytes}
 	}
 	return c, nil
 }
@@ -109,12 +114,32 @@ func (a *Agent) admit(c *call, r *http.Request) *wire.Problem {
 	return c.take()
 }
 
-// send sends the call and returns HubSpot's answer. If it fails, every attempt
-// that left is already recorded with its outcome.
+// send sends the call, again where that is safe and worth it, and returns
+// HubSpot's last answer. Of all other attempts the outcome is recorded; of all,
+// if it fails.
 func (c *call) send(ctx context.Context) (*http.Response, *wire.Problem) {
-	req := &hubspot.Request{Method: c.method, Target: c.target, Header: c.header}
+	deadline := time.Now().Add(c.wait)
+	for retry := 1; ; retry++ {
+		resp, problem := c.sendOnce(ctx)
+		delay, again := c.again(resp, problem, retry)
+		if !again || time.Now().Add(delay).After(deadline) || !sleep(ctx, delay) {
+			return resp, problem
+		}
+		if resp != nil {
+			n, _ := io.Copy(io.Discard, io.LimitReader(resp.Body, maxPeek)) // so that the connection can be kept
+			_ = resp.Body.Close()
+			c.outcome(result{resp: resp, bytes: n})
+		}
+	}
+}
+
+// sendOnce sends the call once; net/http may still repeat it on another
+// connection where the first one broke under it. Where it returns no answer,
+// the outcome is recorded.
+func (c *call) sendOnce(ctx context.Context) (*http.Response, *wire.Problem) {
+	req := &hubspot.Request{Method: c.method, Target: c.target, Header: c.header.Clone()}
 	if c.body != nil {
-		req.Body, req.Length = c.body, c.body.length
+		req.Body, req.Length = c.body.attempt(), c.body.length
 	}
 	resp, err := c.cred.lane.pool.Send(ctx, req, c.cred.Token, c.intent)
 	if err == nil {
@@ -132,15 +157,16 @@ func (c *call) send(ctx context.Context) (*http.Response, *wire.Problem) {
 
 // intent makes the record of a wire attempt durable. It runs when the attempt
 // has its connection and nothing was written to it yet; the connection writes
-// only after it has returned nil.
-func (c *call) intent(attempt int) error {
-	if attempt > 1 {
+// only after it has returned nil. repeat is true where net/http repeats by
+// itself what it has given up on another connection.
+func (c *call) intent(repeat bool) error {
+	if repeat {
 		if c.once {
-			return wire.Errorf(wire.CodeUpstreamUnreachable, "the connection to HubSpot broke, and Hsagent-Retry is off")
+			return wire.Errorf(wire.CodeUpstreamUnreachable, "the connection to HubSpot broke, and %s is off", wire.HeaderRetry)
 		}
-		c.outcome(result{code: wire.CodeUpstreamUnreachable}) // of the attempt that net/http gave up
+		c.outcome(result{code: wire.CodeUpstreamUnreachable}) // of the attempt that was given up
 	}
-	c.attempt = attempt
+	c.attempt++
 	// Not the caller's context: when it hangs up now, the intent may already
 	// be on its way to the disk and must get its outcome.
 	_, err := c.agent.audit.Append(context.Background(), c.record(chain.CallIntent))
@@ -304,7 +330,7 @@ func (a *Agent) ask(ctx context.Context, cred *credential, method, path string, 
 	c.op = hubspot.Classify(method, c.target)
 	if body != nil {
 		c.header.Set("Content-Type", "application/json")
-		c.body = &upload{src: io.NopCloser(bytes.NewReader(body)), length: int64(len(body)), left: int64(len(body))}
+		c.body = &upload{src: bytes.NewReader(body), length: int64(len(body)), limit: int64(len(body))}
 	}
 	resp, problem := c.send(ctx)
 	if problem != nil {

@@ -265,15 +265,7 @@ func pause(ctx context.Context, p *wire.Problem, try int) bool {
 		d = 200 * time.Millisecond << try
 		d += rand.N(d) //nolint:gosec // jitter is no secret
 	}
-	if d > maxPause {
-		return false
-	}
-	select {
-	case <-time.After(d):
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return d <= maxPause && sleep(ctx, d)
 }
 
 // writeRows writes the verified rows into the store, once, and returns the

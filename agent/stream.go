@@ -11,7 +11,6 @@ import (
 	"net/textproto"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hsagent/hsagentd/agent/hubspot"
@@ -21,12 +20,7 @@ import (
 // idleBody is how long HubSpot may pause in the middle of an answer.
 const idleBody = 30 * time.Second
 
-var (
-	errIdle     = errors.New("HubSpot stopped in the middle of its answer")
-	errUpload   = errors.New("the body could not be read from the caller")
-	errTooLong  = errors.New("the body is longer than upstream.max_request_bytes")
-	errUploaded = errors.New("the call has ended")
-)
+var errIdle = errors.New("HubSpot stopped in the middle of its answer")
 
 var copyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
@@ -126,66 +120,6 @@ func isMalformed(err error) bool {
 
 func errTooLarge(limit int64) *wire.Problem {
 	return wire.Errorf(wire.CodeTooLarge, "the body has more than %d bytes, the upstream.max_request_bytes of the agent's config", limit)
-}
-
-// An upload is a call's body on its way to HubSpot: it counts what was read,
-// stops at the limit, and after Close reads nothing more of the caller.
-type upload struct {
-	src    io.ReadCloser
-	length int64 // -1: not known
-	left   int64 // until the limit
-	read   atomic.Int64
-	closed atomic.Bool
-	whole  atomic.Bool // read to its end
-}
-
-// begin lets HubSpot's answer start while the body is still being read, and
-// returns what ends that: where HubSpot answered before it had the whole body,
-// the caller is not waited for.
-func (u *upload) begin(w http.ResponseWriter) (end func()) {
-	if u == nil {
-		return func() {}
-	}
-	rc := http.NewResponseController(w)
-	_ = rc.EnableFullDuplex() // HTTP/1.1 has it
-	return func() {
-		u.closed.Store(true)
-		if !u.whole.Load() {
-			_ = rc.SetReadDeadline(time.Unix(1, 0)) // the connection is of no more use
-		}
-	}
-}
-
-func (u *upload) Read(b []byte) (int, error) {
-	if u.closed.Load() {
-		return 0, errUploaded
-	}
-	n, err := u.src.Read(b)
-	if u.left -= int64(n); u.left < 0 {
-		return 0, errTooLong
-	}
-	u.read.Add(int64(n))
-	if errors.Is(err, io.EOF) || u.length >= 0 && u.read.Load() == u.length {
-		u.whole.Store(true)
-	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		err = errors.Join(errUpload, err)
-	}
-	return n, err
-}
-
-// Close stops the upload. The caller's connection stays net/http's.
-func (u *upload) Close() error {
-	u.closed.Store(true)
-	return nil
-}
-
-// sent is how many bytes were read of the body; 0 where there is none.
-func (u *upload) sent() int64 {
-	if u == nil {
-		return 0
-	}
-	return u.read.Load()
 }
 
 // maxExcerpt bounds what is kept of an answer to read figures out of it.

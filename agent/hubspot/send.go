@@ -27,13 +27,13 @@ type Request struct {
 //
 // net/http sends a request again by itself when a kept connection breaks under
 // it, so there can be more wire attempts than calls of Send. before is called
-// for each attempt, with its number from 1, when the connection is there and
+// for each attempt, first with repeat false, when the connection is there and
 // before the first byte is written to it; until it has returned nil the
 // connection writes nothing. If it fails, nothing of this attempt leaves, Send
 // makes no further attempt and returns that error.
-func (p *Pool) Send(ctx context.Context, r *Request, token wire.Token, before func(attempt int) error) (*http.Response, error) {
+func (p *Pool) Send(ctx context.Context, r *Request, token wire.Token, before func(repeat bool) error) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	attempt := 0
+	repeat := false
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) {
 			gate, ok := info.Conn.(*gatedConn)
@@ -42,11 +42,11 @@ func (p *Pool) Send(ctx context.Context, r *Request, token wire.Token, before fu
 				return
 			}
 			gate.open.Store(false)
-			attempt++
-			if err := before(attempt); err != nil {
+			if err := before(repeat); err != nil {
 				cancel(err)
 				return
 			}
+			repeat = true
 			gate.open.Store(true)
 		},
 	})

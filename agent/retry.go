@@ -1,0 +1,92 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/hsagent/hsagentd/agent/hubspot"
+	"github.com/hsagent/hsagentd/wire"
+)
+
+// Repeating a call.
+const (
+	maxRetries  = 3
+	firstDelay  = 250 * time.Millisecond // doubles with each retry, plus jitter
+	lockedDelay = 2 * time.Second        // HubSpot's locks last so long
+	parkedDelay = time.Minute            // of a migration that names no time
+	maxPeek     = 64 << 10               // of an answer's body, to tell what it says
+)
+
+// HubSpot's own statuses, which net/http has no names for.
+const statusMigrating = 477
+
+// again says whether the call should be sent once more after an answer or a
+// problem, and after how long. What HubSpot did not carry out (a limit other
+// than the day's, a lock, a migration) is repeated for any method; what it may
+// have carried out, only where that changes nothing.
+func (c *call) again(resp *http.Response, problem *wire.Problem, retry int) (time.Duration, bool) {
+	if c.once || retry > maxRetries || !c.body.replayable() {
+		return 0, false
+	}
+	if resp == nil {
+		switch problem.Code {
+		case wire.CodeUpstreamUnreachable, wire.CodeUpstreamTimeout, wire.CodeUpstreamInvalid:
+			return backOff(retry), c.op.Read
+		}
+		return 0, false
+	}
+	asked, hasAsked := hubspot.ParseRetryAfter(resp.Header, time.Now())
+	switch s := resp.StatusCode; {
+	case s == http.StatusTooManyRequests:
+		if c.peek(resp).Limit() == hubspot.LimitDaily {
+			return 0, false
+		}
+		return max(asked, backOff(retry)), true
+	case s == http.StatusLocked:
+		return max(asked, lockedDelay), true
+	case s == statusMigrating && hasAsked:
+		return asked, true
+	case s == statusMigrating:
+		return parkedDelay, true
+	case s >= 500:
+		return max(asked, backOff(retry)), c.op.Read
+	}
+	return 0, false
+}
+
+// backOff is the delay before a retry, longer each time and never the same for
+// two calls that failed together.
+func backOff(retry int) time.Duration {
+	d := firstDelay << (retry - 1)
+	return d + rand.N(d) //nolint:gosec // jitter is no secret
+}
+
+// peek reads what an answer's body says went wrong and leaves the body to be
+// read from its beginning.
+func (c *call) peek(resp *http.Response) hubspot.APIError {
+	head, _ := io.ReadAll(io.LimitReader(resp.Body, maxPeek)) // what breaks it breaks it again for who reads on
+	resp.Body = &peeked{io.MultiReader(bytes.NewReader(head), resp.Body), resp.Body}
+	return hubspot.ParseError(resp.StatusCode, resp.Header.Get("Content-Type"), head)
+}
+
+// peeked is a body of which the beginning was read before.
+type peeked struct {
+	io.Reader
+	io.Closer
+}
+
+// sleep waits and reports whether ctx lasted so long.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,123 @@
+package agent
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// maxReplay is how much of a body is kept so that it can be sent again. A
+// longer body is streamed all the same, but sent once.
+const maxReplay = 1 << 20
+
+var (
+	errUpload   = errors.New("the body could not be read from the caller")
+	errTooLong  = errors.New("the body is longer than upstream.max_request_bytes")
+	errUploaded = errors.New("the attempt has ended")
+)
+
+// An upload is a call's body on its way to HubSpot: it counts what was read of
+// the caller, stops at the limit, and keeps the beginning for another attempt.
+type upload struct {
+	length int64 // -1: not known
+	limit  int64
+
+	read  atomic.Int64 // of src
+	whole atomic.Bool  // src was read to its end
+	over  atomic.Bool  // more was read than is kept
+
+	// mu is held while the caller is read, which may take long: net/http may
+	// still read for an attempt that was given up.
+	mu   sync.Mutex
+	src  io.Reader
+	end  error  // that src returned
+	kept []byte // of what was read, while it is all of it
+	part *part  // of the attempt at hand
+}
+
+// A part is the body as one attempt reads it.
+type part struct {
+	*upload
+	at int // how much it has taken of what is kept
+}
+
+// begin lets HubSpot's answer start while the body is still being read, and
+// returns what ends that: where HubSpot answered before it had the whole body,
+// the caller is not waited for.
+func (u *upload) begin(w http.ResponseWriter) (end func()) {
+	if u == nil {
+		return func() {}
+	}
+	rc := http.NewResponseController(w)
+	_ = rc.EnableFullDuplex() // HTTP/1.1 has it
+	return func() {
+		// First the deadline: a read that waits for the caller holds the lock.
+		if !u.whole.Load() {
+			_ = rc.SetReadDeadline(time.Unix(1, 0)) // the connection is of no more use
+		}
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.part = nil
+	}
+}
+
+// attempt returns the body for the next attempt. The one before reads nothing
+// more.
+func (u *upload) attempt() io.ReadCloser {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.part = &part{upload: u}
+	return u.part
+}
+
+// replayable reports whether the body can be sent from its beginning.
+func (u *upload) replayable() bool { return u == nil || !u.over.Load() }
+
+// sent is how many bytes were read of the caller; 0 where there is no body.
+func (u *upload) sent() int64 {
+	if u == nil {
+		return 0
+	}
+	return u.read.Load()
+}
+
+// Read gives the attempt what is kept, then what the caller sends.
+func (p *part) Read(b []byte) (int, error) {
+	u := p.upload
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch {
+	case u.part != p:
+		return 0, errUploaded
+	case p.at < len(u.kept):
+		n := copy(b, u.kept[p.at:])
+		p.at += n
+		return n, nil
+	case u.end != nil:
+		return 0, u.end
+	}
+	n, err := u.src.Read(b)
+	switch total := u.read.Add(int64(n)); {
+	case total > u.limit:
+		n, err = 0, errTooLong
+	case errors.Is(err, io.EOF) || total == u.length:
+		u.whole.Store(true)
+	case err != nil:
+		err = errors.Join(errUpload, err)
+	}
+	u.end = err
+	if !u.over.Load() && len(u.kept)+n <= maxReplay {
+		u.kept = append(u.kept, b[:n]...)
+	} else {
+		u.kept = nil
+		u.over.Store(true)
+	}
+	p.at = len(u.kept)
+	return n, err
+}
+
+// Close ends the attempt's part. The caller's connection stays net/http's.
+func (p *part) Close() error { return nil }
