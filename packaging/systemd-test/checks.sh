@@ -1,0 +1,84 @@
+# What is done inside the booted system: the steps of a real installation, and
+# what must then be so. Reads as a list; the first that fails ends it.
+set -euo pipefail
+fail() { echo "FAILED: $1" >&2; exit 1; }
+step() { echo "ok  $1"; }
+property() { systemctl show --property "$2" --value "$1"; }
+wait_for() { for _ in $(seq 200); do eval "$1" && return; sleep 0.05; done; fail "waited 10 s for: $1"; }
+
+install -m 755 /share/hsagentd /share/hsctl /usr/bin/
+install -m 644 /share/systemd/system/* /usr/lib/systemd/system/
+install -m 644 /share/systemd/user/* /usr/lib/systemd/user/
+install -m 644 /share/sysusers.d/* /usr/lib/sysusers.d/
+install -m 644 /share/tmpfiles.d/* /usr/lib/tmpfiles.d/
+systemd-sysusers hsagent.conf
+systemd-tmpfiles --create hsagent.conf
+systemctl daemon-reload
+systemd-analyze verify --man=no --recursive-errors=no hsagentd.service hsagentd.socket
+step "units verified where they are installed"
+
+mkdir -m 755 /run/hub
+systemd-run --quiet --unit=hub /share/hub /run/hub
+wait_for '[ -s /run/hub/base.txt ]'
+hsagentd init --upstream "$(cat /run/hub/base.txt)" --upstream-ca /run/hub/ca.pem
+[ "$(stat -c %a:%U /etc/hsagent/identity.txt)" = 600:root ] || fail "the identity is not root's alone"
+[ "$(stat -c %a:%U /var/lib/hsagent/store.age)" = 600:hsagent ] || fail "the store is not the service's"
+step "init"
+
+systemctl enable --quiet --now hsagentd.socket
+[ "$(property hsagentd.service ActiveState)" = inactive ] || fail "the service runs before anybody called"
+export HSAGENT_SOCK=/run/hsagent/agent.sock
+hsctl onboard acme-corp < /run/hub/token
+step "the first client starts the service, and the identity came as a credential"
+pid=$(property hsagentd.service MainPID)
+! runuser -u hsagent -- cat /etc/hsagent/identity.txt 2>/dev/null || fail "the service's user can read the identity's file"
+tr '\0' '\n' < "/proc/$pid/environ" | grep -q '^CREDENTIALS_DIRECTORY=' || fail "no credential was handed over"
+
+hsctl call acme-corp GET /crm/v3/objects/contacts --query limit=2 | grep -q '"results"' || fail "no contacts"
+curl -s --unix-socket $HSAGENT_SOCK "http://hsagent/v1/call/acme-corp/crm/v3/objects/contacts?limit=2" | grep -q '"results"' || fail "no contacts for curl"
+step "calls through the socket, by hsctl and by curl"
+hsctl audit query --slug acme-corp -o json | grep -q call.outcome || fail "the call is not recorded"
+hsctl status -o json | grep -q '"socketActivated": true' || fail "the socket is not systemd's"
+step "recorded"
+
+[ "$(property hsagentd.service ActiveState)/$(property hsagentd.service SubState)" = active/running ] || fail "not running"
+wait_for '[[ $(property hsagentd.service StatusText) == "portals: 1 ready"* ]]'
+step "READY and STATUS: $(property hsagentd.service StatusText)"
+journalctl -o json -u hsagentd.service _TRANSPORT=journal | grep -q '"SYSLOG_IDENTIFIER":"hsagentd"' || fail "nothing in the journal's own protocol"
+! journalctl -o export -u hsagentd.service | grep -qi 'pat-na1-[0-9a-f]' || fail "a token in the journal"
+step "journal"
+
+grep -q '^Max core file size *0 *0' "/proc/$pid/limits" || fail "core files are allowed"
+grep -q '^Seccomp:[[:space:]]*2' "/proc/$pid/status" || fail "no system call filter"
+grep -q '^CapEff:[[:space:]]*0*$' "/proc/$pid/status" || fail "it has capabilities"
+grep -q '^NoNewPrivs:[[:space:]]*1' "/proc/$pid/status" || fail "it can gain privileges"
+[ "$(stat -c %U "/proc/$pid")" = root ] || fail "it is dumpable"
+step "closed"
+
+systemctl reload hsagentd.service
+[ "$(property hsagentd.service MainPID)" = "$pid" ] || fail "a reload restarted it"
+hsctl portals acme-corp -o json | grep -q '"ready"' || fail "not ready after the reload"
+step "reload"
+
+kill -KILL "$pid"
+wait_for '[ "$(property hsagentd.service NRestarts)" = 1 ]'
+hsctl call acme-corp GET /crm/v3/objects/contacts --query limit=1 | grep -q '"results"' || fail "no contacts after the crash"
+hsctl audit query -o json | grep -q agent.started || fail "the start is not recorded"
+step "killed, restarted, serves"
+
+systemctl stop hsagentd.service hsagentd.socket
+[ "$(property hsagentd.service Result)" = success ] || fail "the stop was no success"
+hsagentd check || fail "check found something"
+step "stopped, and the audit log is sound"
+
+useradd --create-home alice
+loginctl enable-linger alice
+uid=$(id -u alice)
+wait_for '[ -S /run/user/$uid/systemd/private ]'
+alice() { setpriv --reuid="$uid" --regid="$uid" --init-groups env -i HOME=/home/alice PATH="$PATH" XDG_RUNTIME_DIR="/run/user/$uid" "$@"; }
+alice hsagentd init --upstream "$(cat /run/hub/base.txt)" --upstream-ca /run/hub/ca.pem > /dev/null
+alice systemctl --user enable --quiet --now hsagentd.socket
+alice HSAGENT_SOCK="/run/user/$uid/hsagent/agent.sock" hsctl onboard acme-corp < /run/hub/token
+alice HSAGENT_SOCK="/run/user/$uid/hsagent/agent.sock" hsctl call acme-corp GET /crm/v3/objects/contacts --query limit=1 | grep -q '"results"' || fail "no contacts for alice"
+[ "$(alice systemctl --user show -p ActiveState --value hsagentd.service)" = active ] || fail "alice's service is not active"
+step "a user's own agent"
