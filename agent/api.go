@@ -34,6 +34,7 @@ var routes = []route{
 	{http.MethodDelete, "/v1/portals/{slug}", true, (*Agent).deletePortal},
 	{http.MethodPost, "/v1/portals/{slug}/verify", true, (*Agent).postVerify},
 	{http.MethodPost, "/v1/portals/{slug}/resume", true, (*Agent).postResume},
+	{http.MethodPost, "/v1/verify", true, (*Agent).postTokenCheck},
 	{http.MethodPost, "/v1/onboard", true, (*Agent).postOnboard},
 	{http.MethodGet, "/v1/audit/records", true, (*Agent).getRecords},
 	{http.MethodPost, "/v1/audit/verify", true, (*Agent).postAuditVerify},

@@ -74,6 +74,25 @@ func (a *Agent) putPortal(w http.ResponseWriter, r *http.Request, req apiRequest
 	return nil
 }
 
+// postTokenCheck asks HubSpot which portal a token opens, and keeps nothing.
+func (a *Agent) postTokenCheck(w http.ResponseWriter, r *http.Request, _ apiRequest) *wire.Problem {
+	var in wire.TokenCheck
+	if p := readJSON(w, r, &in); p != nil {
+		return p
+	}
+	token := wire.NewToken(in.Token)
+	if err := token.Check(); err != nil {
+		return wire.Errorf(wire.CodeBadRequest, "%v", err)
+	}
+	c, p := a.newcomer(r.Context(), credstore.Entry{Token: token, PortalID: in.PortalID})
+	if p != nil {
+		return p
+	}
+	c.lane.pool.Close()
+	writeJSON(w, http.StatusOK, wire.TokenPortal{PortalID: c.PortalID, AccountType: c.AccountType, TimeZone: c.TimeZone, DataHosting: c.DataHosting})
+	return nil
+}
+
 // newcomer verifies the token of an entry that is not in the store and returns
 // its confirmed credential. An entry without a portal ID takes the one that
 // HubSpot names.
@@ -90,12 +109,12 @@ func (a *Agent) newcomer(ctx context.Context, e credstore.Entry) (*credential, *
 	switch {
 	case p != nil:
 		pool.Close()
-		p.Detail = "slug " + e.Slug.String() + ": " + p.Detail
+		p.Detail = named(e.Slug) + p.Detail
 		return nil, p
 	case e.PortalID != 0 && account.PortalID != e.PortalID:
 		pool.Close()
 		return nil, wire.Errorf(wire.CodeIdentityMismatch,
-			"slug %s: the token opens portal %d, not %d: it is another client's token, or the number is wrong", e.Slug, account.PortalID, e.PortalID)
+			"%sthe token opens portal %d, not %d: it is another client's token, or the number is wrong", named(e.Slug), account.PortalID, e.PortalID)
 	}
 	now := time.Now()
 	c.PortalID, c.Datacenter = account.PortalID, c.homeDatacenter()
@@ -106,6 +125,14 @@ func (a *Agent) newcomer(ctx context.Context, e credstore.Entry) (*credential, *
 	}
 	c.identity.take(c, judge(c, account, nil))
 	return c, nil
+}
+
+// named starts a message with the slug that it is about, if there is one.
+func named(slug wire.Slug) string {
+	if slug.IsZero() {
+		return ""
+	}
+	return "slug " + slug.String() + ": "
 }
 
 // taken says which other slug already has the credential's token or portal.

@@ -203,6 +203,16 @@ func (c *Client) Onboard(ctx context.Context, s Slug, t Token, portalID int64, k
 	return p, nil
 }
 
+// CheckToken asks HubSpot which portal a token opens; nothing is stored. With a
+// portalID other than 0, a token of another portal is an identity_mismatch.
+func (c *Client) CheckToken(ctx context.Context, t Token, portalID int64) (*TokenPortal, error) {
+	p := new(TokenPortal)
+	if err := c.Do(ctx, http.MethodPost, "/v1/verify", nil, TokenCheck{Token: t.Reveal(), PortalID: portalID}, p); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
 // Verify asks HubSpot again which portal the slug's token opens.
 func (c *Client) Verify(ctx context.Context, s Slug) (*Portal, error) {
 	p := new(Portal)

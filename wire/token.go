@@ -91,8 +91,9 @@ var (
 	tokenPrefix = regexp.MustCompile(`^(?i:pat)-([A-Za-z]{2,4}[0-9]{1,2})-`)
 
 	// tokenForm is wider than any form seen in use: a datacenter, then at
-	// least eight characters of the kind that a token is made of.
-	tokenForm = regexp.MustCompile(`(?i)\bpat-([a-z]{2,4}[0-9]{1,2})-[0-9a-z](?:[0-9a-z_-]|%2d){6,}[0-9a-z]`)
+	// least eight characters of the kind that a token is made of. It may
+	// follow anything: in "%3Dpat-na1-…" a letter stands before it.
+	tokenForm = regexp.MustCompile(`(?i)pat-([a-z]{2,4}[0-9]{1,2})-[0-9a-z](?:[0-9a-z_-]|%2d){6,}[0-9a-z]`)
 )
 
 // MaskTokens replaces everything in s that has a token's form by

@@ -122,6 +122,21 @@ type Unlock struct {
 	Passphrase string `json:"passphrase,omitempty"`
 }
 
+// TokenCheck is the body of POST /v1/verify: which portal does a token open?
+// Its token is plain text: never log or print one.
+type TokenCheck struct {
+	Token    string `json:"token"`
+	PortalID int64  `json:"portalId,omitempty"` // identity_mismatch if it opens another one
+}
+
+// TokenPortal is the answer of POST /v1/verify.
+type TokenPortal struct {
+	PortalID    int64  `json:"portalId"`
+	AccountType string `json:"accountType,omitempty"`
+	TimeZone    string `json:"timeZone,omitempty"`
+	DataHosting string `json:"dataHostingLocation,omitempty"`
+}
+
 // PutPortal is the body of PUT /v1/portals/{slug}. Its token is plain text:
 // never log or print one.
 type PutPortal struct {
