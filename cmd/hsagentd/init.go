@@ -139,9 +139,10 @@ func (m *setup) make(ctx context.Context, f *flags, passphrase []byte, pq bool, 
 		m.drop(m.config, err)
 		return nil, fmt.Errorf("write the config: %w", err)
 	}
-	// Root sets up for the service, which runs as the owner of its directory.
-	for _, file := range []string{m.cfg.Store, m.cfg.Store + ".recipients"} {
-		if err := giveToOwner(file); err != nil {
+	// Root sets up for the service, which runs as the owner of its directory
+	// and must be able to take the lock too.
+	for _, suffix := range []string{"", ".recipients", ".lock"} {
+		if err := giveToOwner(m.cfg.Store + suffix); err != nil {
 			return nil, err
 		}
 	}

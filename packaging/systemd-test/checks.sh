@@ -28,7 +28,7 @@ step "init"
 systemctl enable --quiet --now hsagentd.socket
 [ "$(property hsagentd.service ActiveState)" = inactive ] || fail "the service runs before anybody called"
 export HSAGENT_SOCK=/run/hsagent/agent.sock
-hsctl onboard acme-corp < /run/hub/token
+hsctl onboard acme-corp < /run/hub/token > /dev/null
 step "the first client starts the service, and the identity came as a credential"
 pid=$(property hsagentd.service MainPID)
 ! runuser -u hsagent -- cat /etc/hsagent/identity.txt 2>/dev/null || fail "the service's user can read the identity's file"
@@ -52,7 +52,7 @@ grep -q '^Max core file size *0 *0' "/proc/$pid/limits" || fail "core files are 
 grep -q '^Seccomp:[[:space:]]*2' "/proc/$pid/status" || fail "no system call filter"
 grep -q '^CapEff:[[:space:]]*0*$' "/proc/$pid/status" || fail "it has capabilities"
 grep -q '^NoNewPrivs:[[:space:]]*1' "/proc/$pid/status" || fail "it can gain privileges"
-[ "$(stat -c %U "/proc/$pid")" = root ] || fail "it is dumpable"
+[ "$(stat -c %U "/proc/$pid/environ")" = root ] || fail "it is dumpable"
 step "closed"
 
 systemctl reload hsagentd.service
@@ -69,6 +69,9 @@ step "killed, restarted, serves"
 systemctl stop hsagentd.service hsagentd.socket
 [ "$(property hsagentd.service Result)" = success ] || fail "the stop was no success"
 hsagentd check || fail "check found something"
+systemctl start hsagentd.service || fail "no start after root's check"
+hsctl call acme-corp GET /crm/v3/objects/contacts --query limit=1 | grep -q '"results"' || fail "no contacts after root's check"
+systemctl stop hsagentd.service
 step "stopped, and the audit log is sound"
 
 useradd --create-home alice
@@ -78,7 +81,7 @@ wait_for '[ -S /run/user/$uid/systemd/private ]'
 alice() { setpriv --reuid="$uid" --regid="$uid" --init-groups env -i HOME=/home/alice PATH="$PATH" XDG_RUNTIME_DIR="/run/user/$uid" "$@"; }
 alice hsagentd init --upstream "$(cat /run/hub/base.txt)" --upstream-ca /run/hub/ca.pem > /dev/null
 alice systemctl --user enable --quiet --now hsagentd.socket
-alice HSAGENT_SOCK="/run/user/$uid/hsagent/agent.sock" hsctl onboard acme-corp < /run/hub/token
+alice HSAGENT_SOCK="/run/user/$uid/hsagent/agent.sock" hsctl onboard acme-corp < /run/hub/token > /dev/null
 alice HSAGENT_SOCK="/run/user/$uid/hsagent/agent.sock" hsctl call acme-corp GET /crm/v3/objects/contacts --query limit=1 | grep -q '"results"' || fail "no contacts for alice"
 [ "$(alice systemctl --user show -p ActiveState --value hsagentd.service)" = active ] || fail "alice's service is not active"
 step "a user's own agent"
