@@ -116,7 +116,10 @@ func loadConfig(e *env, f *flags) (*config, error) {
 	if err := c.readFile(e, path, named); err != nil {
 		return nil, withCode(exitConfig, err)
 	}
-	return c, c.complete(e, f)
+	if err := c.complete(e, f); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // newConfig returns the defaults.

@@ -34,8 +34,8 @@ func demo(ctx context.Context, e *env, args []string) (err error) {
 	if err := harden(e); err != nil {
 		return err
 	}
-	var min level
-	if err := min.UnmarshalText([]byte(f.logLevel)); err != nil {
+	var from level
+	if err := from.UnmarshalText([]byte(f.logLevel)); err != nil {
 		return usageError("--log-level: %w", err)
 	}
 	var cmd *exec.Cmd
@@ -50,7 +50,7 @@ func demo(ctx context.Context, e *env, args []string) (err error) {
 		return fmt.Errorf("make a directory for the demo: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	log := newLogger(e, formatText, min.Level)
+	log := newLogger(e, formatText, from.Level)
 	hub, c, err := stage(ctx, e, dir)
 	if err != nil {
 		return fmt.Errorf("set up the demo: %w", err)

@@ -58,7 +58,7 @@ func initialize(ctx context.Context, e *env, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	return m.report(e, f, id)
+	return m.report(e, id)
 }
 
 // A setup is what init makes.
@@ -216,7 +216,7 @@ func giveToOwner(file string) error {
 
 // writeNew writes a file that must not be there, durably.
 func writeNew(path, text string) (err error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600) //nolint:gosec // the user's own choice
 	if err != nil {
 		return err
 	}
@@ -267,7 +267,7 @@ func (m *setup) text(f *flags) string {
 }
 
 // report says what was made and what comes next.
-func (m *setup) report(e *env, f *flags, id *credstore.Identity) error {
+func (m *setup) report(e *env, id *credstore.Identity) error {
 	start, sock := "hsagentd", ""
 	if m.cfg.paths.system && m.config == m.cfg.paths.config {
 		start = "systemctl enable --now hsagentd.socket"

@@ -21,17 +21,17 @@ const (
 
 // newLogger returns the daemon's logger. Whatever the form, anything that
 // looks like a token is masked at the last door: where the line is written.
-func newLogger(e *env, format string, min slog.Leveler) *slog.Logger {
+func newLogger(e *env, format string, from slog.Leveler) *slog.Logger {
 	if format == "" {
 		format = formatText
 		if ok, err := journal.StderrIsJournalStream(); err == nil && ok {
 			format = formatJournal
 		}
 	}
-	opts := &slog.HandlerOptions{Level: min}
+	opts := &slog.HandlerOptions{Level: from}
 	switch format {
 	case formatJournal:
-		return slog.New(&journalHandler{min: min, send: journal.Send})
+		return slog.New(&journalHandler{min: from, send: journal.Send})
 	case formatJSON:
 		return slog.New(slog.NewJSONHandler(e.stderr, opts))
 	default:

@@ -39,16 +39,16 @@ func serve(ctx context.Context, e *env, args []string) error {
 	if err != nil {
 		return err
 	}
-	min := new(slog.LevelVar)
-	min.Set(c.LogLevel.Level)
-	log := newLogger(e, c.LogFormat, min)
+	from := new(slog.LevelVar)
+	from.Set(c.LogLevel.Level)
+	log := newLogger(e, c.LogFormat, from)
 	warnIgnored(ctx, e, log)
 	d := &daemon{
 		env: e, cfg: c, log: log, notify: newNotifier(ctx, log),
 		// The command line and the environment stay what they are: a reload
 		// reads the file anew.
 		reread: func() (*config, error) { return loadConfig(e, f) },
-		level:  min,
+		level:  from,
 	}
 	if d.sock, err = activatedSocket(); err != nil {
 		return withCode(exitConfig, err)

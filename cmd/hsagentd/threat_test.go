@@ -101,17 +101,17 @@ func TestThreat14And15ProcessIsClosed(t *testing.T) {
 	if os.Getuid() != 0 {
 		// The same user, another process.
 		for _, name := range []string{"mem", "environ", "maps", "fd"} {
-			_, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", r.Process.Pid, name))
+			_, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", r.Process.Pid, name)) //nolint:gosec // fixed names
 			require.ErrorIs(t, err, os.ErrPermission, name)
 		}
 	}
 	// A process that is not dumpable belongs to root in /proc, whoever runs it,
 	// and refuses another process that lacks privileges.
 	for _, name := range []string{"mem", "environ", "maps", "auxv"} {
-		cmd := exec.CommandContext(t.Context(), "cat", fmt.Sprintf("/proc/%d/%s", r.Process.Pid, name))
+		cmd := exec.CommandContext(t.Context(), "cat", fmt.Sprintf("/proc/%d/%s", r.Process.Pid, name)) //nolint:gosec // fixed names
 		if os.Getuid() == 0 {
 			// Root without any capability is a same-uid process like any other.
-			cmd = exec.CommandContext(t.Context(), "setpriv", append([]string{"--bounding-set=-all", "--inh-caps=-all"}, cmd.Args...)...)
+			cmd = exec.CommandContext(t.Context(), "setpriv", append([]string{"--bounding-set=-all", "--inh-caps=-all"}, cmd.Args...)...) //nolint:gosec // fixed names
 		}
 		out, err := cmd.CombinedOutput()
 		require.Error(t, err, name)
@@ -196,7 +196,7 @@ func TestThreat35SocketPathIsTaken(t *testing.T) {
 			if before != nil {
 				require.True(t, os.SameFile(before, after), "it was touched")
 			}
-			if b, err := os.ReadFile(path + ".victim"); err == nil {
+			if b, err := os.ReadFile(path + ".victim"); err == nil { //nolint:gosec // the test's own
 				require.Equal(t, "precious", string(b))
 			}
 		})
