@@ -35,7 +35,6 @@ const (
 	DefaultMaxRequestBytes = 2 << 30
 	DefaultMaxInFlight     = 1024
 	DefaultDrainTimeout    = 10 * time.Second
-	DefaultReverify        = 24 * time.Hour
 )
 
 // A Config is what an [Agent] needs. Log, Audit, Upstream, StorePath and
@@ -51,8 +50,9 @@ type Config struct {
 	// gave one; the error wraps [credstore.ErrPassphrase] if it needs another.
 	LoadIdentity func(passphrase []byte) (*credstore.Identity, error)
 
-	MaxRequestBytes int64 // of one call's body
-	MaxInFlight     int   // calls at once, over all portals
+	Reverify        time.Duration // how often a confirmed token is asked about again
+	MaxRequestBytes int64         // of one call's body
+	MaxInFlight     int           // calls at once, over all portals
 
 	SocketGroup     int  // gid whose members may call; -1 for none
 	AdminGroup      int  // gid whose members may manage; -1 for none
@@ -90,7 +90,9 @@ type Agent struct {
 	ctx    context.Context // ends when Close is called: of background work
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup // background work
-	server *http.Server
+
+	spawning sync.Mutex // no background work starts once Close waits for it
+	server   *http.Server
 }
 
 // New starts an agent: it records its start and loads the store if the
@@ -116,9 +118,13 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	a.selfCaller = &chain.Caller{UID: a.uid, GID: os.Getegid(), PID: os.Getpid(), Agent: true}
 	a.ctx, a.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	a.server = a.newServer()
+	if cfg.Reverify == 0 {
+		a.cfg.Reverify = DefaultReverify
+	}
 	if err := a.recordStart(ctx); err != nil {
 		return nil, err
 	}
+	a.spawn(a.reverify)
 	err := a.unlock(ctx, nil)
 	switch {
 	case errors.Is(err, credstore.ErrPassphrase):
@@ -146,6 +152,13 @@ func (a *Agent) recordStart(ctx context.Context) error {
 // event returns the record of something that happens now.
 func (a *Agent) event(kind chain.Kind) chain.Record {
 	return chain.Record{Kind: kind, TS: wire.At(time.Now()), Actor: a.actor}
+}
+
+// eventOf is event for something that concerns a credential.
+func (a *Agent) eventOf(kind chain.Kind, c *credential) chain.Record {
+	rec := a.event(kind)
+	rec.ClientSlug, rec.PortalID, rec.TokenFingerprint, rec.StoreVersion = c.Slug.String(), c.PortalID, c.fingerprint, c.version
+	return rec
 }
 
 // record queues a record of something that is no call. An error is logged: the
@@ -186,7 +199,9 @@ var errShutdown = errors.New("the agent stops")
 // Close ends background work, breaks off what is left of calls, records the
 // stop and forgets the tokens. The audit log stays open: it is the caller's.
 func (a *Agent) Close(ctx context.Context) error {
+	a.spawning.Lock()
 	a.cancel(errShutdown)
+	a.spawning.Unlock()
 	err := a.server.Close()
 	a.loads.Lock()
 	if a.stopWatch != nil {

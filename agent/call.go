@@ -59,6 +59,9 @@ func (a *Agent) serveCall(w http.ResponseWriter, r *http.Request) {
 	}
 	defer c.body.begin(w)()
 	resp, problem := c.send(ctx)
+	if c.body.unread() {
+		w.Header().Set("Connection", "close") // the caller is told that begin's end closes it
+	}
 	switch {
 	case problem != nil && c.attempt == 0:
 		a.refuse(w, r, c, problem) // nothing left: there is no intent to end
@@ -243,16 +246,15 @@ func (c *call) outcome(res result) {
 		rec.CorrelationID = c.clean(resp.Header.Get("X-Hubspot-Correlation-Id"))
 		rec.RateLimitRemaining = hubspot.ParseRateLimit(resp.Header).DailyRemaining
 	}
-	if res.kept != nil {
-		rec.NumErrors = res.kept.numErrors()
-		if rec.ObjectID == "" {
-			rec.ObjectID = c.clean(res.kept.objectID())
-		}
+	rec.NumErrors = res.kept.numErrors()
+	if rec.ObjectID == "" {
+		rec.ObjectID = c.clean(res.kept.objectID())
 	}
 	c.agent.log.Debug("call", "slug", rec.ClientSlug, "call_id", c.id, "method", c.method, "path", c.path, "status", rec.StatusCode, "took", took, "code", rec.Error)
 	if err := c.agent.audit.AppendLazy(rec); err != nil {
 		c.agent.log.Error("outcome not recorded", "slug", c.slug.String(), "call_id", c.id, "error", err)
 	}
+	c.inspect(res)
 }
 
 // record returns the fields that all records of the call share.

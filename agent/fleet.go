@@ -123,7 +123,7 @@ func (a *Agent) newcomer(ctx context.Context, e credstore.Entry) (*credential, *
 	if c.Datacenter == "" {
 		c.Datacenter = account.DataHostingLocation
 	}
-	c.identity.take(c, judge(c, account, nil))
+	c.identity.take(c, judge(c, account, nil), false)
 	return c, nil
 }
 
@@ -204,7 +204,7 @@ func (a *Agent) deletePortal(w http.ResponseWriter, r *http.Request, req apiRequ
 
 // postVerify asks HubSpot again which portal the slug's token opens.
 func (a *Agent) postVerify(w http.ResponseWriter, r *http.Request, req apiRequest) *wire.Problem {
-	c, p := a.recheck(r.Context(), req.slug)
+	c, p := a.recheck(r.Context(), req.slug, false)
 	if p != nil {
 		return p
 	}
@@ -214,7 +214,7 @@ func (a *Agent) postVerify(w http.ResponseWriter, r *http.Request, req apiReques
 
 // postResume lifts a quarantine, if HubSpot now confirms the slug's portal.
 func (a *Agent) postResume(w http.ResponseWriter, r *http.Request, req apiRequest) *wire.Problem {
-	c, p := a.recheck(r.Context(), req.slug)
+	c, p := a.recheck(r.Context(), req.slug, true)
 	if p != nil {
 		return p
 	}
@@ -228,7 +228,7 @@ func (a *Agent) postResume(w http.ResponseWriter, r *http.Request, req apiReques
 }
 
 // recheck asks HubSpot about the slug's token, whatever is known of it.
-func (a *Agent) recheck(ctx context.Context, slug wire.Slug) (*credential, *wire.Problem) {
+func (a *Agent) recheck(ctx context.Context, slug wire.Slug, resume bool) (*credential, *wire.Problem) {
 	k := a.keys.Load()
 	if k == nil {
 		return nil, a.noKeys()
@@ -238,7 +238,7 @@ func (a *Agent) recheck(ctx context.Context, slug wire.Slug) (*credential, *wire
 		return nil, k.missing(slug)
 	}
 	v := a.check(ctx, c)
-	c.identity.take(c, v)
+	c.identity.take(c, v, resume)
 	return c, v.cause
 }
 

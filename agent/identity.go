@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hsagent/hsagentd/agent/hubspot"
@@ -20,6 +21,8 @@ const (
 // An identity is what HubSpot said about one token of one slug. A token is
 // sent with a call only after [identity.confirm] has returned nil for it.
 type identity struct {
+	suspected atomic.Bool // a check of a confirmed token is under way
+
 	mu      sync.Mutex
 	flight  chan struct{} // closed when the confirmation under way ends; nil: none
 	account *hubspot.Account
@@ -38,9 +41,10 @@ func (id *identity) confirmedLocked(portalID int64) bool {
 }
 
 // confirm waits until the token's portal is known and returns nil if it is the
-// credential's. ask is run at most once at a time however many calls wait, and
-// goes on when they give up: it must bound itself.
-func (id *identity) confirm(ctx context.Context, c *credential, ask func() verdict) *wire.Problem {
+// credential's. ask starts a question to HubSpot and calls settle once with the
+// verdict; there is one at a time however many calls wait, and it goes on when
+// they give up.
+func (id *identity) confirm(ctx context.Context, c *credential, ask func(settle func(verdict))) *wire.Problem {
 	for {
 		id.mu.Lock()
 		switch {
@@ -52,20 +56,21 @@ func (id *identity) confirm(ctx context.Context, c *credential, ask func() verdi
 			id.mu.Unlock()
 			return &p
 		}
-		flight := id.flight
+		flight, mine := id.flight, false
 		if flight == nil {
-			flight = make(chan struct{})
+			flight, mine = make(chan struct{}), true
 			id.flight = flight
-			go func() {
-				v := ask()
+		}
+		id.mu.Unlock()
+		if mine {
+			ask(func(v verdict) {
 				id.mu.Lock()
 				defer id.mu.Unlock()
 				id.takeLocked(v)
 				id.flight = nil
 				close(flight)
-			}()
+			})
 		}
-		id.mu.Unlock()
 		select {
 		case <-flight:
 		case <-ctx.Done():
@@ -101,15 +106,36 @@ func judge(c *credential, account *hubspot.Account, problem *wire.Problem) verdi
 	}
 }
 
-// take keeps a verdict of a check that was asked for by hand. One that settles
-// nothing leaves a confirmed token confirmed.
-func (id *identity) take(c *credential, v verdict) {
+// take keeps a verdict of a check of what was settled before. One that settles
+// nothing leaves a confirmed token confirmed; a good one lifts a quarantine
+// only with resume.
+func (id *identity) take(c *credential, v verdict, resume bool) {
 	id.mu.Lock()
 	defer id.mu.Unlock()
-	if v.problem != nil && !v.settled && id.confirmedLocked(c.PortalID) {
-		return
+	switch {
+	case v.problem != nil && !v.settled && id.confirmedLocked(c.PortalID):
+	case id.settled && !v.settled && !(resume && v.problem == nil):
+	default:
+		id.takeLocked(v)
 	}
-	id.takeLocked(v)
+}
+
+// hold keeps a problem until resume, and reports whether it is news.
+func (id *identity) hold(p *wire.Problem) bool {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	if id.settled {
+		return false
+	}
+	id.problem, id.settled = p, true
+	return true
+}
+
+// olderThan reports whether the token was confirmed longer than d ago.
+func (id *identity) olderThan(d time.Duration) bool {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	return id.problem == nil && id.account != nil && time.Since(id.at) > d
 }
 
 func (id *identity) takeLocked(v verdict) {

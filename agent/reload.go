@@ -206,7 +206,7 @@ func (a *Agent) watchLocked() {
 	ctx, stop := context.WithCancel(a.ctx)
 	a.stopWatch = stop
 	file := a.file
-	a.wg.Go(func() {
+	a.spawn(func() {
 		err := file.Watch(ctx, a.log, func() { a.storeChanged(ctx, file) })
 		if err != nil && ctx.Err() == nil {
 			a.log.ErrorContext(ctx, "the store is not watched any more: reload by hand with: hsctl reload", "error", err)

@@ -1,9 +1,7 @@
 package agent
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -13,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/hsagent/hsagentd/agent/hubspot"
 	"github.com/hsagent/hsagentd/wire"
 )
 
@@ -120,51 +117,4 @@ func isMalformed(err error) bool {
 
 func errTooLarge(limit int64) *wire.Problem {
 	return wire.Errorf(wire.CodeTooLarge, "the body has more than %d bytes, the upstream.max_request_bytes of the agent's config", limit)
-}
-
-// maxExcerpt bounds what is kept of an answer to read figures out of it.
-const maxExcerpt = 1 << 20
-
-// An excerpt is the kept body of an answer that says something for the record:
-// how many inputs of a batch failed (207), which object was created (201).
-type excerpt struct {
-	status int
-	buf    bytes.Buffer
-}
-
-// newExcerpt returns the excerpt for an answer, or nil if nothing of its body
-// is wanted.
-func newExcerpt(resp *http.Response) *excerpt {
-	if resp.StatusCode != http.StatusCreated && resp.StatusCode != http.StatusMultiStatus {
-		return nil
-	}
-	return &excerpt{status: resp.StatusCode}
-}
-
-func (e *excerpt) add(b []byte) {
-	if e != nil && e.buf.Len() < maxExcerpt {
-		e.buf.Write(b)
-	}
-}
-
-func (e *excerpt) numErrors() int {
-	if e.status != http.StatusMultiStatus {
-		return 0
-	}
-	return hubspot.NumErrors(e.buf.Bytes())
-}
-
-// objectID is the id of the object that a 201 says was created.
-func (e *excerpt) objectID() string {
-	var v struct {
-		ID json.RawMessage `json:"id"`
-	}
-	if e.status != http.StatusCreated || json.Unmarshal(e.buf.Bytes(), &v) != nil {
-		return ""
-	}
-	id := strings.Trim(string(v.ID), `"`)
-	if len(id) > 64 || strings.ContainsFunc(id, func(r rune) bool { return r < '0' || r > '9' }) {
-		return "" // not an object's number: perhaps a name or an address
-	}
-	return id
 }

@@ -22,7 +22,12 @@ const (
 
 // confirm waits until HubSpot has confirmed the credential's portal.
 func (a *Agent) confirm(ctx context.Context, c *credential) *wire.Problem {
-	return c.identity.confirm(ctx, c, func() verdict { return a.check(a.ctx, c) })
+	return c.identity.confirm(ctx, c, func(settle func(verdict)) {
+		if !a.spawn(func() { settle(a.check(a.ctx, c)) }) {
+			p := wire.Errorf(wire.CodeBusy, "the agent stops")
+			settle(verdict{problem: p, cause: p})
+		}
+	})
 }
 
 // confirmAll confirms the keyring's new tokens in the background.
@@ -35,7 +40,7 @@ func (a *Agent) confirmAll(k *keyring) {
 	}
 	close(queue)
 	for range min(confirmers, len(queue)) {
-		a.wg.Go(func() {
+		a.spawn(func() {
 			for c := range queue {
 				if a.ctx.Err() != nil || a.keys.Load() != k {
 					return // stopped, locked, or a newer store has its own round
@@ -52,19 +57,15 @@ func (a *Agent) check(ctx context.Context, c *credential) verdict {
 	defer cancel()
 	account, problem := a.whose(ctx, c)
 	v := judge(c, account, problem)
-	rec := a.event(chain.PortalVerified)
-	rec.ClientSlug, rec.PortalID, rec.TokenFingerprint, rec.StoreVersion = c.Slug.String(), c.PortalID, c.fingerprint, c.version
 	switch {
 	case v.problem == nil:
-		a.log.DebugContext(ctx, "portal verified", "slug", rec.ClientSlug, "portal", c.PortalID)
+		a.log.DebugContext(ctx, "portal verified", "slug", c.Slug.String(), "portal", c.PortalID)
+		a.record(ctx, a.eventOf(chain.PortalVerified, c))
 	case v.settled:
-		a.log.ErrorContext(ctx, "portal quarantined", "slug", rec.ClientSlug, "portal", c.PortalID, "reason", v.problem.Detail)
-		rec.Kind, rec.Reason, rec.Error = chain.PortalQuarantined, v.problem.Detail, string(v.cause.Code)
+		a.noteQuarantine(ctx, c, v.cause.Code, v.problem)
 	default:
-		a.log.WarnContext(ctx, "portal not verified", "slug", rec.ClientSlug, "portal", c.PortalID, "reason", v.problem.Detail)
-		return v
+		a.log.WarnContext(ctx, "portal not verified", "slug", c.Slug.String(), "portal", c.PortalID, "reason", v.problem.Detail)
 	}
-	a.record(ctx, rec)
 	return v
 }
 

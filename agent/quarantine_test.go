@@ -1,0 +1,99 @@
+package agent_test
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/hsagent/hsagentd/agent/hubspot/sandbox"
+	"github.com/hsagent/hsagentd/auditstore/chain"
+	"github.com/hsagent/hsagentd/wire"
+)
+
+// awaitState waits until a slug is in a state.
+func (r *rig) awaitState(slug string, state wire.State) wire.Portal {
+	r.t.Helper()
+	s, err := wire.ParseSlug(slug)
+	require.NoError(r.t, err)
+	var p *wire.Portal
+	require.Eventually(r.t, func() bool {
+		p, err = r.client.Portal(r.t.Context(), s)
+		return err == nil && p.State == state
+	}, time.Minute, 5*time.Millisecond)
+	return *p
+}
+
+// An answer that names another portal stops its slug at once, until somebody
+// resumes it; the others go on.
+func TestThreat01AnswerOfAnotherPortal(t *testing.T) {
+	tests := []struct {
+		name  string
+		fault sandbox.Fault
+	}{
+		{"a 200 with portalId", sandbox.Fault{Status: 200, Body: `{"portalId":77,"id":"1"}`, Header: http.Header{"Content-Type": {"application/json"}}}},
+		{"a 404 with portalId", sandbox.Fault{Status: 404, Body: `{"category":"OBJECT_NOT_FOUND","portalId":77}`, Header: http.Header{"Content-Type": {"application/json"}}}},
+		{"a 429 with groupName", sandbox.Fault{Status: 429, Body: `{"errorType":"RATE_LIMIT","policyName":"DAILY","groupName":"publicapi:x:77"}`, Header: http.Header{"Content-Type": {"application/json"}}}},
+	}
+	portals := portalsOf(len(tests) + 1)
+	r := newRig(t, rigOptions{portals: portals})
+	for i, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			slug := portals[i].Slug
+			tt.fault.Portal, tt.fault.PathPrefix, tt.fault.Times = portals[i].ID, contacts, 1
+			r.hubspot.AddFault(tt.fault)
+			require.Equal(t, tt.fault.Status, r.call(slug, "GET", contacts, nil).status, "the answer itself is passed on")
+			require.Equal(t, wire.CodePortalQuarantined, r.call(slug, "GET", contacts, nil).code())
+			p := r.awaitState(slug, wire.StateQuarantined)
+			require.Contains(t, p.Reason, "portal 77")
+			recs := r.records(chain.Filter{Slug: slug, Kind: chain.PortalQuarantined})
+			require.Len(t, recs, 1)
+			require.Equal(t, string(wire.CodeIdentityMismatch), recs[0].Error)
+
+			s, err := wire.ParseSlug(slug)
+			require.NoError(t, err)
+			_, err = r.client.Verify(t.Context(), s)
+			require.NoError(t, err)
+			r.awaitState(slug, wire.StateQuarantined) // to verify is not to resume
+			require.NoError(t, r.client.Do(t.Context(), http.MethodPost, "/v1/portals/"+slug+"/resume", nil, nil, nil))
+			require.Equal(t, http.StatusOK, r.call(slug, "GET", contacts, nil).status)
+		})
+	}
+	require.Equal(t, http.StatusOK, r.call(portals[len(tests)].Slug, "GET", contacts, nil).status)
+}
+
+func TestRevokedTokenIsQuarantined(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	require.Equal(t, http.StatusOK, r.call("client-0", "GET", contacts, nil).status)
+	r.hubspot.RevokeToken(r.hubspot.ActiveToken(1000))
+	require.Equal(t, http.StatusUnauthorized, r.call("client-0", "GET", contacts, nil).status, "HubSpot's word is passed on")
+	p := r.awaitState("client-0", wire.StateQuarantined)
+	require.Contains(t, p.Reason, "401")
+	require.Equal(t, wire.CodePortalQuarantined, r.call("client-0", "GET", contacts, nil).code())
+	require.Equal(t, http.StatusOK, r.call("client-1", "GET", contacts, nil).status)
+}
+
+// A 401 that account-info does not confirm is one path's own affair.
+func TestLone401(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	r.hubspot.SetFaults(sandbox.Fault{Portal: 1000, PathPrefix: contacts, Status: 401, Times: 1})
+	before := len(r.records(chain.Filter{Slug: "client-0", Kind: chain.PortalVerified}))
+	require.Equal(t, http.StatusUnauthorized, r.call("client-0", "GET", contacts, nil).status)
+	require.Eventually(t, func() bool {
+		return len(r.records(chain.Filter{Slug: "client-0", Kind: chain.PortalVerified})) > before
+	}, time.Minute, 5*time.Millisecond)
+	require.Equal(t, http.StatusOK, r.call("client-0", "GET", contacts, nil).status)
+}
+
+// What a caller wrote into its own request is no proof of contamination.
+func TestValidationTextIsNoProof(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	body := `{"category":"VALIDATION_ERROR","message":"Property values were not valid: [{\"portalId\":77}]"}`
+	r.hubspot.SetFaults(sandbox.Fault{Portal: 1000, PathPrefix: contacts, Status: 400, Body: body, Times: 1})
+	require.Equal(t, http.StatusBadRequest, r.call("client-0", "GET", contacts, nil).status)
+	for i := range 20 {
+		require.Equal(t, http.StatusOK, r.call("client-0", "GET", fmt.Sprintf("%s?limit=%d", contacts, i+1), nil).status)
+	}
+}
