@@ -76,6 +76,10 @@ func (u *upload) attempt() io.ReadCloser {
 // replayable reports whether the body can be sent from its beginning.
 func (u *upload) replayable() bool { return u == nil || !u.over.Load() }
 
+// unread reports whether the caller has sent, or may still send, more than was
+// read.
+func (u *upload) unread() bool { return u != nil && !u.whole.Load() }
+
 // sent is how many bytes were read of the caller; 0 where there is no body.
 func (u *upload) sent() int64 {
 	if u == nil {

@@ -1,0 +1,199 @@
+package agent_test
+
+import (
+	"fmt"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/hsagent/hsagentd/agent/credstore"
+	"github.com/hsagent/hsagentd/agent/hubspot/sandbox"
+	"github.com/hsagent/hsagentd/auditstore/chain"
+	"github.com/hsagent/hsagentd/wire"
+)
+
+// Each call names its slug in its query, so that the sandbox, which knows
+// tokens alone, can be asked whether token and slug belong together.
+func tagged(slug string) string { return contacts + "?limit=1&tag=" + slug }
+
+// crossed returns the requests whose token is not that of the slug they name.
+func (r *rig) crossed() []sandbox.Request {
+	byID := map[int64]string{}
+	for _, p := range r.portals {
+		byID[p.ID] = p.Slug
+	}
+	var out []sandbox.Request
+	for _, req := range r.came() {
+		q, err := url.ParseQuery(req.RawQuery)
+		if err != nil || q.Get("tag") == "" || q.Get("tag") != byID[req.PortalID] {
+			out = append(out, req)
+		}
+	}
+	return out
+}
+
+func TestThreat01RotationsNeverCrossSlugs(t *testing.T) {
+	const (
+		portals, clients, calls = 20, 64, 20_000
+		writes, perWrite        = 25, 4 // 100 rotations
+	)
+	r := newRig(t, rigOptions{portals: portalsOf(portals)})
+	r.ready(portals)
+
+	var (
+		made, failed atomic.Int64
+		rotated      atomic.Bool
+		wg           sync.WaitGroup
+	)
+	for c := range clients {
+		wg.Go(func() {
+			for i := c; made.Add(1) <= calls || !rotated.Load(); i++ {
+				slug := r.portals[i%portals].Slug
+				if got := r.call(slug, "GET", tagged(slug), nil); got.status != 200 || got.err != nil {
+					failed.Add(1)
+					t.Errorf("%s: %d %s %v", slug, got.status, got.body, got.err)
+					return
+				}
+			}
+		})
+	}
+	marks := map[string]string{} // of a call made after a rotation -> the fingerprint it must have
+	for w := range writes {
+		fresh := map[string]wire.Token{}
+		r.change(func(e *credstore.Edit) error {
+			for i := range perWrite {
+				p := r.portals[(w*perWrite+i)%portals]
+				if _, ok := fresh[p.Slug]; !ok { // the edit may be tried again
+					fresh[p.Slug] = sandbox.NewToken("na1")
+					if err := r.hubspot.Rotate(p.ID, fresh[p.Slug]); err != nil {
+						return err
+					}
+				}
+				entry, _ := e.Get(slugOf(t, p.Slug))
+				entry.Token = fresh[p.Slug]
+				if err := e.Put(entry); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		for slug, token := range fresh {
+			eventually(t, func() bool {
+				p, err := r.client.Portal(t.Context(), slugOf(t, slug))
+				return err == nil && p.TokenFingerprint == token.Fingerprint()
+			}, "%s serves its new token", slug)
+			mark := fmt.Sprintf("%s-%d", slug, w)
+			marks[mark] = token.Fingerprint()
+			require.Equal(t, 200, r.call(slug, "GET", tagged(slug)+"&mark="+mark, nil).status)
+		}
+	}
+	rotated.Store(true)
+	wg.Wait()
+
+	require.Zero(t, failed.Load())
+	require.GreaterOrEqual(t, len(r.came()), calls)
+	require.Empty(t, r.crossed())
+	for _, req := range r.came() {
+		q, err := url.ParseQuery(req.RawQuery)
+		require.NoError(t, err)
+		if want, ok := marks[q.Get("mark")]; ok {
+			require.Equal(t, want, req.TokenFingerprint, "a call made after a rotation had the old token")
+			delete(marks, q.Get("mark"))
+		}
+	}
+	require.Empty(t, marks)
+	for _, rec := range r.checkLog() {
+		require.Equal(t, 200, rec.StatusCode)
+	}
+	r.cleanAll()
+}
+
+func TestThreat02SwappedTokensAreQuarantined(t *testing.T) {
+	ps := portalsOf(5)
+	r := newRig(t, rigOptions{portals: ps, entries: func(es []credstore.Entry) []credstore.Entry {
+		es[1].Token, es[3].Token = es[3].Token, es[1].Token
+		return es
+	}})
+	var wg sync.WaitGroup
+	for _, p := range ps {
+		for range 10 {
+			wg.Go(func() {
+				got := r.call(p.Slug, "GET", tagged(p.Slug), nil)
+				if p.ID == 1001 || p.ID == 1003 {
+					got.refused(t, wire.CodePortalQuarantined)
+					return
+				}
+				require.Equal(t, 200, got.status, got.body)
+			})
+		}
+	}
+	wg.Wait()
+	require.Len(t, r.came(), 30)
+	require.Empty(t, r.crossed())
+	require.Equal(t, wire.StateQuarantined, r.state("client-1", wire.StateQuarantined).State)
+	require.Len(t, r.records(chain.Filter{Kind: chain.PortalQuarantined}), 2, "each is recorded once")
+	require.Len(t, r.records(chain.Filter{Kind: chain.CallDenied}), 20)
+
+	r.api("POST", "/v1/portals/client-1/resume", "").refused(t, wire.CodeIdentityMismatch)
+	require.Len(t, r.came(), 30)
+
+	// Mended: the watcher takes it, and the tokens serve where they belong.
+	r.put(entryOf(sandbox.Portal{ID: 1001, Slug: "client-1", Token: sparePut(t, r, 1001)}))
+	r.put(entryOf(ps[3]))
+	r.put(entryOf(ps[1]))
+	for _, slug := range []string{"client-1", "client-3"} {
+		r.state(slug, wire.StateReady)
+		require.Equal(t, 200, r.call(slug, "GET", tagged(slug), nil).status)
+	}
+	require.Empty(t, r.crossed())
+	r.checkLog()
+	r.cleanAll()
+}
+
+// sparePut gives a portal a further token: the store takes no token twice, not
+// even while two are being put back in their places.
+func sparePut(t *testing.T, r *rig, portal int64) wire.Token {
+	t.Helper()
+	token := sandbox.NewToken("na1")
+	require.NoError(t, r.hubspot.AddToken(portal, token))
+	return token
+}
+
+func TestThreat02ResumeAfterTheTokenOpensThePortal(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	r.ready(3)
+	require.NoError(t, r.hubspot.SetIdentity(1000, sandbox.Identity{ClaimID: 1001}))
+	r.api("POST", "/v1/portals/client-0/verify", "").refused(t, wire.CodeIdentityMismatch)
+	r.call("client-0", "GET", tagged("client-0"), nil).refused(t, wire.CodePortalQuarantined)
+	require.Empty(t, r.came())
+	require.NoError(t, r.hubspot.SetIdentity(1000, sandbox.Identity{}))
+	r.call("client-0", "GET", tagged("client-0"), nil).refused(t, wire.CodePortalQuarantined)
+	require.Equal(t, 200, r.api("POST", "/v1/portals/client-0/resume", "").status)
+	require.Equal(t, 200, r.call("client-0", "GET", tagged("client-0"), nil).status)
+	require.Len(t, r.records(chain.Filter{Kind: chain.PortalResumed}), 1)
+}
+
+func TestThreat02OneTokenTwiceServesNobody(t *testing.T) {
+	ps := portalsOf(3)
+	r := newRig(t, rigOptions{portals: ps})
+	r.ready(3)
+	// The store's own writer refuses this: an outside writer need not.
+	plain := `{"version": 99, "portals": {` +
+		`"client-0": {"token": "` + ps[0].Token.Reveal() + `", "portalId": 1000, "clientSlug": "client-0"},` +
+		`"client-1": {"token": "` + ps[0].Token.Reveal() + `", "portalId": 1001, "clientSlug": "client-1"},` +
+		`"client-2": {"token": "` + ps[2].Token.Reveal() + `", "portalId": 1002, "clientSlug": "client-2"}}}`
+	r.writePlain(plain)
+	r.reload()
+	for _, slug := range []string{"client-0", "client-1"} {
+		p := r.call(slug, "GET", tagged(slug), nil).refused(t, wire.CodePortalRejected)
+		r.clean("the problem", p.Detail)
+	}
+	got := r.call("client-2", "GET", tagged("client-2"), nil)
+	require.Equal(t, 200, got.status, got.body)
+	require.Len(t, r.came(), 1)
+	require.Len(t, r.records(chain.Filter{Kind: chain.PortalRejected}), 2)
+	r.cleanAll()
+}
