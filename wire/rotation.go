@@ -1,5 +1,11 @@
 package wire
 
+import (
+	"context"
+	"net/http"
+	"net/url"
+)
+
 // A Rotate is the body of POST /v1/portals/{slug}/rotate. Its token is plain
 // text: never log or print one.
 type Rotate struct {
@@ -73,4 +79,46 @@ type Rotations struct {
 // with the [Rotation].
 type RotationDone struct {
 	Consumer string `json:"consumer"` // a [RotationConsumer]'s name
+}
+
+// Rotate gives a slug a new token, which has to open the same portal. With
+// dryRun the token is verified and nothing is written.
+func (c *Client) Rotate(ctx context.Context, s Slug, t Token, dryRun bool) (*Portal, error) {
+	q := url.Values{}
+	if dryRun {
+		q.Set("dryRun", "true")
+	}
+	p := new(Portal)
+	if err := c.Do(ctx, http.MethodPost, "/v1/portals/"+s.String()+"/rotate", q, Rotate{Token: t.Reveal()}, p); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Rotations lists the latest rotation of every slug that had one, sorted by
+// slug.
+func (c *Client) Rotations(ctx context.Context) ([]Rotation, error) {
+	var out Rotations
+	if err := c.Do(ctx, http.MethodGet, "/v1/rotations", nil, nil, &out); err != nil {
+		return nil, err
+	}
+	return out.Rotations, nil
+}
+
+// Rotation asks for a slug's latest rotation.
+func (c *Client) Rotation(ctx context.Context, s Slug) (*Rotation, error) {
+	r := new(Rotation)
+	if err := c.Do(ctx, http.MethodGet, "/v1/rotations/"+s.String(), nil, nil, r); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// ConfirmConsumer says that a consumer of a slug's token has the new one.
+func (c *Client) ConfirmConsumer(ctx context.Context, s Slug, consumer string) (*Rotation, error) {
+	r := new(Rotation)
+	if err := c.Do(ctx, http.MethodPost, "/v1/rotations/"+s.String()+"/done", nil, RotationDone{Consumer: consumer}, r); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
