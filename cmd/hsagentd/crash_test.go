@@ -130,7 +130,7 @@ func TestThreat03KillAtRandomPoints(t *testing.T) {
 		wg := s.load(ctx, 8)
 		time.Sleep(rand.N(60 * time.Millisecond)) // the random point
 		require.NoError(t, cmd.Process.Kill())
-		_ = cmd.Wait() // killed
+		_ = cmd.Wait() // it was killed
 		cancel()
 		wg.Wait()
 		s.client.Close()

@@ -4,7 +4,10 @@ set -euo pipefail
 fail() { echo "FAILED: $1" >&2; exit 1; }
 step() { echo "ok  $1"; }
 property() { systemctl show --property "$2" --value "$1"; }
-wait_for() { for _ in $(seq 200); do eval "$1" && return; sleep 0.05; done; fail "waited 10 s for: $1"; }
+# has is grep -q that reads to the end: who writes is not cut off.
+has() { grep "$@" > /dev/null; }
+# The status line is brought up to date every 15 s at the latest.
+wait_for() { for _ in $(seq 800); do eval "$1" && return; sleep 0.05; done; fail "waited 40 s for: $1"; }
 
 install -m 755 /share/hsagentd /share/hsctl /usr/bin/
 install -m 644 /share/systemd/system/* /usr/lib/systemd/system/
@@ -32,20 +35,20 @@ hsctl onboard acme-corp < /run/hub/token > /dev/null
 step "the first client starts the service, and the identity came as a credential"
 pid=$(property hsagentd.service MainPID)
 ! runuser -u hsagent -- cat /etc/hsagent/identity.txt 2>/dev/null || fail "the service's user can read the identity's file"
-tr '\0' '\n' < "/proc/$pid/environ" | grep -q '^CREDENTIALS_DIRECTORY=' || fail "no credential was handed over"
+tr '\0' '\n' < "/proc/$pid/environ" | has '^CREDENTIALS_DIRECTORY=' || fail "no credential was handed over"
 
-hsctl call acme-corp GET /crm/v3/objects/contacts --query limit=2 | grep -q '"results"' || fail "no contacts"
-curl -s --unix-socket $HSAGENT_SOCK "http://hsagent/v1/call/acme-corp/crm/v3/objects/contacts?limit=2" | grep -q '"results"' || fail "no contacts for curl"
+hsctl call acme-corp GET /crm/v3/objects/contacts --query limit=2 | has '"results"' || fail "no contacts"
+curl -s --unix-socket $HSAGENT_SOCK "http://hsagent/v1/call/acme-corp/crm/v3/objects/contacts?limit=2" | has '"results"' || fail "no contacts for curl"
 step "calls through the socket, by hsctl and by curl"
-hsctl audit query --slug acme-corp -o json | grep -q call.outcome || fail "the call is not recorded"
-hsctl status -o json | grep -q '"socketActivated": true' || fail "the socket is not systemd's"
+hsctl audit query --slug acme-corp -o json | has call.outcome || fail "the call is not recorded"
+hsctl status -o json | has '"socketActivated": true' || fail "the socket is not systemd's"
 step "recorded"
 
 [ "$(property hsagentd.service ActiveState)/$(property hsagentd.service SubState)" = active/running ] || fail "not running"
 wait_for '[[ $(property hsagentd.service StatusText) == "portals: 1 ready"* ]]'
 step "READY and STATUS: $(property hsagentd.service StatusText)"
-journalctl -o json -u hsagentd.service _TRANSPORT=journal | grep -q '"SYSLOG_IDENTIFIER":"hsagentd"' || fail "nothing in the journal's own protocol"
-! journalctl -o export -u hsagentd.service | grep -qi 'pat-na1-[0-9a-f]' || fail "a token in the journal"
+journalctl -o json -u hsagentd.service _TRANSPORT=journal | has '"SYSLOG_IDENTIFIER":"hsagentd"' || fail "nothing in the journal's own protocol"
+! journalctl -o export -u hsagentd.service | hasi 'pat-na1-[0-9a-f]' || fail "a token in the journal"
 step "journal"
 
 grep -q '^Max core file size *0 *0' "/proc/$pid/limits" || fail "core files are allowed"
@@ -57,20 +60,20 @@ step "closed"
 
 systemctl reload hsagentd.service
 [ "$(property hsagentd.service MainPID)" = "$pid" ] || fail "a reload restarted it"
-hsctl portals acme-corp -o json | grep -q '"ready"' || fail "not ready after the reload"
+hsctl portals acme-corp -o json | has '"ready"' || fail "not ready after the reload"
 step "reload"
 
 kill -KILL "$pid"
 wait_for '[ "$(property hsagentd.service NRestarts)" = 1 ]'
-hsctl call acme-corp GET /crm/v3/objects/contacts --query limit=1 | grep -q '"results"' || fail "no contacts after the crash"
-hsctl audit query -o json | grep -q agent.started || fail "the start is not recorded"
+hsctl call acme-corp GET /crm/v3/objects/contacts --query limit=1 | has '"results"' || fail "no contacts after the crash"
+hsctl audit query -o json | has agent.started || fail "the start is not recorded"
 step "killed, restarted, serves"
 
 systemctl stop hsagentd.service hsagentd.socket
 [ "$(property hsagentd.service Result)" = success ] || fail "the stop was no success"
 hsagentd check || fail "check found something"
 systemctl start hsagentd.service || fail "no start after root's check"
-hsctl call acme-corp GET /crm/v3/objects/contacts --query limit=1 | grep -q '"results"' || fail "no contacts after root's check"
+hsctl call acme-corp GET /crm/v3/objects/contacts --query limit=1 | has '"results"' || fail "no contacts after root's check"
 systemctl stop hsagentd.service
 step "stopped, and the audit log is sound"
 
@@ -82,6 +85,6 @@ alice() { setpriv --reuid="$uid" --regid="$uid" --init-groups env -i HOME=/home/
 alice hsagentd init --upstream "$(cat /run/hub/base.txt)" --upstream-ca /run/hub/ca.pem > /dev/null
 alice systemctl --user enable --quiet --now hsagentd.socket
 alice HSAGENT_SOCK="/run/user/$uid/hsagent/agent.sock" hsctl onboard acme-corp < /run/hub/token > /dev/null
-alice HSAGENT_SOCK="/run/user/$uid/hsagent/agent.sock" hsctl call acme-corp GET /crm/v3/objects/contacts --query limit=1 | grep -q '"results"' || fail "no contacts for alice"
+alice HSAGENT_SOCK="/run/user/$uid/hsagent/agent.sock" hsctl call acme-corp GET /crm/v3/objects/contacts --query limit=1 | has '"results"' || fail "no contacts for alice"
 [ "$(alice systemctl --user show -p ActiveState --value hsagentd.service)" = active ] || fail "alice's service is not active"
 step "a user's own agent"
