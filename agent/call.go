@@ -197,7 +197,8 @@ func (c *call) passOn(ctx context.Context, w http.ResponseWriter, resp *http.Res
 	}
 	c.outcome(res)
 	if code != "" {
-		panic(http.ErrAbortHandler) // so that the caller sees a broken answer, not a short one
+		_ = http.NewResponseController(w).Flush() // a broken answer is more than none; the caller may have gone
+		panic(http.ErrAbortHandler)               // so that the caller sees a broken answer, not a short one
 	}
 }
 

@@ -74,7 +74,8 @@ type framing struct {
 	line  []byte // of the head or the chunk framing, so far
 	left  int64  // bytes of the body or the chunk
 
-	lines   int // of this head
+	lines   int  // of this head
+	http11  bool // says its first line
 	hosts   int
 	length  int64 // -1: no Content-Length
 	chunked bool
@@ -152,6 +153,7 @@ func (f *framing) takeHead(line []byte) string {
 	f.lines++
 	if f.lines == 1 {
 		f.hosts, f.length, f.chunked = 0, -1, false
+		f.http11 = bytes.HasSuffix(line, []byte(" HTTP/1.1"))
 		return ""
 	}
 	if len(line) == 0 {
@@ -177,6 +179,9 @@ func (f *framing) takeHead(line []byte) string {
 	case "transfer-encoding":
 		if !strings.EqualFold(value, "chunked") || f.chunked {
 			return "Transfer-Encoding is given twice or is something other than chunked"
+		}
+		if !f.http11 {
+			return "Transfer-Encoding is given with another version than HTTP/1.1" // net/http does not heed it then
 		}
 		f.chunked = true
 	}

@@ -138,9 +138,7 @@ func TestThreat08UnreadableEncodings(t *testing.T) {
 	}
 	// A broken gzip stream breaks the answer off.
 	r.hubspot.SetFaults(sandbox.Fault{PathPrefix: "/crm", EchoToken: "body", Encoding: "gzip"})
-	req, err := http.NewRequest("GET", "http://hsagent/", nil)
-	require.NoError(t, err)
-	got := r.try(req, "/v1/call/client-0"+contacts)
+	got := r.call("client-0", "GET", contacts, nil)
 	require.Error(t, got.err)
 	r.clean("broken gzip", got.text())
 	r.checkLog()
