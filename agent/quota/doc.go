@@ -1,0 +1,2 @@
+// Package quota keeps the calls for one portal within HubSpot's limits.
+package quota
