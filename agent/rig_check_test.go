@@ -177,7 +177,11 @@ func (r *rig) dial() net.Conn {
 func (r *rig) raw(parts ...string) []int {
 	r.t.Helper()
 	conn := r.dial()
+	written := make(chan struct{})
+	defer func() { <-written }()
+	defer conn.Close()
 	go func() {
+		defer close(written)
 		for _, p := range parts {
 			if _, err := io.WriteString(conn, p); err != nil {
 				return // the agent may hang up first
@@ -187,7 +191,7 @@ func (r *rig) raw(parts ...string) []int {
 		if strings.Contains(strings.Join(parts, ""), "Connection: close") {
 			return
 		}
-		for quiet := 0; quiet < 10; quiet++ {
+		for quiet, waited := 0, 0; quiet < 10 && waited < 100; quiet, waited = quiet+1, waited+1 {
 			time.Sleep(tick)
 			if r.agent.Status().CallsInFlight > 0 {
 				quiet = 0

@@ -49,6 +49,7 @@ type rigOptions struct {
 	config   func(*agent.Config)
 	upstream func(*hubspot.UpstreamConfig)
 	audit    func(*auditstore.Config)
+	quiet    bool // logs no debug lines
 }
 
 // portalsOf makes n portals named client-0, client-1 … with limits that do not
@@ -114,7 +115,11 @@ func (r *rig) start(o rigOptions) {
 	}
 	up, err := hubspot.NewUpstream(ucfg)
 	require.NoError(t, err)
-	log := slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	level := slog.LevelDebug
+	if o.quiet {
+		level = slog.LevelWarn
+	}
+	log := slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: level}))
 	acfg := auditstore.Config{Dir: filepath.Join(r.dir, "audit"), Actor: "hsagentd/test", Log: log}
 	if o.audit != nil {
 		o.audit(&acfg)

@@ -107,7 +107,7 @@ func (c *call) sendProblem(ctx context.Context, err error) *wire.Problem {
 // type for that.
 func isMalformed(err error) bool {
 	s := err.Error()
-	for _, sign := range []string{"malformed", "bad Content-Length", "response headers exceeded", "unsupported transfer encoding", "invalid header", "gzip:", "invalid byte in chunk"} {
+	for _, sign := range []string{"malformed", "bad Content-Length", "message cannot contain", "response headers exceeded", "unsupported transfer encoding", "invalid header", "gzip:", "invalid byte in chunk"} {
 		if strings.Contains(s, sign) {
 			return true
 		}
