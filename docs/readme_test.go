@@ -1,0 +1,166 @@
+package docs_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/hsagent/hsagentd/agent/hubspot/sandbox"
+)
+
+// nobody is who the tests of a user's own agent run as where they run as root,
+// which has the system's paths.
+const nobody = 65534
+
+// block returns the README's shell block of the name.
+func block(t *testing.T, name string) string {
+	t.Helper()
+	_, after, ok := strings.Cut(read(t, "../README.md"), "```sh "+name+"\n")
+	require.True(t, ok, "the README has no block %q", name)
+	text, _, ok := strings.Cut(after, "```")
+	require.True(t, ok)
+	return text
+}
+
+// bash is a shell that stops at the first failure, and so do those it starts.
+func bash(t *testing.T, stdin io.Reader, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("bash", args...)
+	cmd.Stdin = stdin
+	home := t.TempDir()
+	cmd.Env = []string{
+		"PATH=" + programs + ":" + os.Getenv("PATH"), "HOME=" + home, "SHELLOPTS=errexit:pipefail",
+	}
+	return cmd
+}
+
+// The first lines of the README, typed as they stand there.
+func TestReadmeSession(t *testing.T) {
+	script := filepath.Join(t.TempDir(), "session")
+	require.NoError(t, os.WriteFile(script, []byte(block(t, "session")), 0o600))
+	in, err := os.Open(script)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, in.Close()) }()
+	// The shell that the demo starts goes on where the first one was.
+	out := run(t.Context(), t, bash(t, in))
+	for _, want := range []string{
+		`"slug": "gamma-gmbh"`, `"results":[`, `"email":"ann@example.com"`, `"reason":"TICKET-7"`, `"kind":"call.outcome"`, `"statusCode":201`,
+	} {
+		require.Contains(t, out, want)
+	}
+	require.NotContains(t, out, "pat-na1-")
+}
+
+// The first real set-up, on a sandbox in HubSpot's place.
+func TestReadmeSetup(t *testing.T) {
+	play := sandbox.Demo()
+	hub, err := sandbox.New(play).Start()
+	require.NoError(t, err)
+	t.Cleanup(hub.Close)
+	dir, err := os.MkdirTemp("/tmp", "hs")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+
+	// Where HubSpot is, and that the agent needs a moment to start, is all that
+	// the sandbox changes.
+	files := map[string]string{
+		"ca.pem": string(hub.CAPEM),
+		"token":  play.Portals[0].Token.Reveal() + "\n",
+		"setup":  block(t, "setup"),
+		"hsagentd": "#!/bin/bash\n" +
+			`if [ "$1" = init ]; then set -- "$@" --upstream "` + hub.URL + `" --upstream-ca "` + dir + `/ca.pem"; fi` + "\n" +
+			`exec "` + programs + `/hsagentd" "$@"` + "\n",
+		"hsctl": "#!/bin/bash\n" +
+			`until "` + programs + `/hsctl" status >/dev/null 2>&1; do sleep 0.05; done` + "\n" +
+			`exec "` + programs + `/hsctl" "$@"` + "\n",
+	}
+	for name, text := range files {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	for _, program := range []string{"hsagentd", "hsctl"} {
+		require.NoError(t, os.Chmod(filepath.Join(dir, program), 0o700))
+	}
+
+	token, err := os.Open(filepath.Join(dir, "token"))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, token.Close()) }()
+	cmd := bash(t, token, filepath.Join(dir, "setup"))
+	cmd.Env = []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "HOME=" + dir, "XDG_RUNTIME_DIR=" + dir, "SHELLOPTS=errexit"}
+	cmd.Dir = dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if os.Geteuid() == 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
+		err := filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+			return errors.Join(err, os.Lchown(path, nobody, nobody))
+		})
+		require.NoError(t, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	t.Cleanup(func() { stopGroup(t, cmd) })
+	out := run(ctx, t, cmd)
+	for _, want := range []string{"recipient age1", `"state": "ready"`, `"results":[`, `"kind":"call.intent"`, `"damaged": 0`} {
+		require.Contains(t, out, want)
+	}
+	require.NotContains(t, out, "pat-na1-")
+}
+
+// stopGroup ends what a shell left in the background and waits for it.
+func stopGroup(t *testing.T, cmd *exec.Cmd) {
+	if cmd.Process == nil {
+		return
+	}
+	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) // it may be gone
+	require.Eventually(t, func() bool {
+		return errors.Is(syscall.Kill(-cmd.Process.Pid, 0), syscall.ESRCH)
+	}, 30*time.Second, 20*time.Millisecond)
+}
+
+var agentURL = regexp.MustCompile(`http://hsagent(/[^\s'"` + "`" + `]*)`)
+
+// Every URL of the README's curl lines answers, to any HTTP client.
+func TestReadmeURLs(t *testing.T) {
+	cmd := exec.Command(filepath.Join(programs, "hsagentd"), "demo")
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+		require.NoError(t, cmd.Wait())
+	})
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	require.NoError(t, err)
+	socket, ok := strings.CutPrefix(strings.TrimSpace(line), "export HSAGENT_SOCK=")
+	require.True(t, ok, line)
+
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", socket)
+	}}}
+	urls := agentURL.FindAllString(read(t, "../README.md"), -1)
+	require.NotEmpty(t, urls)
+	for _, u := range urls {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, u, nil)
+		require.NoError(t, err)
+		resp, err := client.Do(req)
+		require.NoError(t, err)
+		body, err := io.ReadAll(resp.Body)
+		require.NoError(t, errors.Join(err, resp.Body.Close()))
+		require.Equal(t, http.StatusOK, resp.StatusCode, "%s: %s", u, body)
+		require.Empty(t, resp.Header.Get("Hsagent-Error"))
+	}
+}
