@@ -1,0 +1,234 @@
+package quota
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// What is believed of a window, and what is done without one.
+const (
+	maxLimit    = 10_000           // calls in one interval: forty times what HubSpot sells
+	maxInterval = 10 * time.Minute // HubSpot's is 10 s
+	usual       = 10 * time.Second // the interval as documented, to remember by until an answer tells it
+
+	probes     = 10   // calls in flight until the limit is known
+	maxBlind   = 20   // answers that tell no limit, after which there is none to wait for
+	maxUnasked = 1000 // attempts remembered while no limit is known
+)
+
+// How long a window stays shut after a 429.
+const (
+	minRetryAfter = time.Second
+	maxRetryAfter = time.Minute
+	firstBackOff  = time.Second // where there is nothing to go by; doubles
+	maxBackOff    = 32 * time.Second
+)
+
+// A window is a limit of calls in a rolling interval. It is guarded by its
+// Governor's mutex.
+type window struct {
+	limit    int // 0: not known
+	interval time.Duration
+	blind    int // answers so far that told no limit
+
+	out    int       // granted and not done: each holds a place
+	sent   int       // of these, sent
+	past   []attempt // done, by the time at which they were
+	held   int       // index of the first of past that still holds its place
+	others peak      // places that others use
+
+	closed  time.Time // no call before this time, after a 429
+	shut    time.Time // when the last 429 came
+	refused int       // 429s in a row, counting those as one that were in flight together
+}
+
+// An attempt was sent and has ended.
+type attempt struct {
+	sent, done time.Time
+	counted    bool // by HubSpot, for certain
+}
+
+// hold is how long an attempt keeps its place after its answer. The thousandth
+// part is for clocks: HubSpot's counts milliseconds.
+func (w *window) hold() time.Duration { return w.interval + w.interval/1000 }
+
+// learn takes the limit as an answer tells it. What cannot be a limit is not
+// believed.
+func (w *window) learn(limit int64, interval time.Duration) {
+	if limit < 1 || limit > maxLimit {
+		return
+	}
+	w.limit = int(limit)
+	if interval > 0 && interval <= maxInterval {
+		w.interval = interval
+	}
+}
+
+// turn frees the places whose time is over and forgets what no answer can
+// count any more.
+func (w *window) turn(now time.Time) {
+	hold := w.hold()
+	for w.held < len(w.past) && now.Sub(w.past[w.held].done) >= hold {
+		w.held++
+	}
+	n := 0
+	for n < w.held && now.Sub(w.past[n].done) >= 2*hold {
+		n++
+	}
+	if w.limit == 0 {
+		n = max(n, len(w.past)-maxUnasked)
+	}
+	// Moving the rest down is paid for by the many that go.
+	if n > 0 && (n >= len(w.past)/2 || n >= maxUnasked) {
+		w.past = w.past[:copy(w.past, w.past[n:])]
+		w.held = max(w.held-n, 0)
+	}
+	w.others.turn(now, hold)
+}
+
+// ours is how many places this Governor's attempts hold.
+func (w *window) ours() int { return w.out + len(w.past) - w.held }
+
+// capacity is how many places are left to us beside the others. One always is:
+// the next answer must have a chance to say that there is more room.
+func (w *window) capacity() int { return max(w.limit-w.others.level(), 1) }
+
+// place says whether the one who stands pos-th in the queue (the first is 1)
+// may go now, and otherwise when a place is free for it at the earliest: now
+// itself if that depends on an answer that is under way. turn was called.
+func (w *window) place(now time.Time, pos int) (at time.Time, free bool) {
+	if w.limit == 0 {
+		free = w.blind >= maxBlind || w.out+pos <= probes
+		at = now
+	} else {
+		at, free = w.slot(now, pos)
+	}
+	if w.closed.After(at) {
+		return w.closed, false
+	}
+	return at, free
+}
+
+// slot is place for a known limit.
+func (w *window) slot(now time.Time, pos int) (at time.Time, free bool) {
+	ours, capacity := w.ours(), w.capacity()
+	i := pos - (capacity - ours) - 1 // the place that must get free first
+	if i < 0 {
+		return now, true
+	}
+	at = now
+	if i >= ours { // the same places over again
+		cycles := (i-ours)/capacity + 1
+		i -= cycles * capacity
+		at = at.Add(time.Duration(cycles) * w.hold())
+	}
+	switch ended := len(w.past) - w.held; {
+	case i >= ended:
+		at = at.Add(w.hold())
+	case i >= 0:
+		at = at.Add(w.past[w.held+i].done.Add(w.hold()).Sub(now))
+	}
+	if drop := w.others.next; w.others.level() > 0 && drop.Before(at) {
+		at = drop
+	}
+	return at, false
+}
+
+// take gives out a place.
+func (w *window) take() { w.out++ }
+
+// giveBack returns the place of an attempt that was never sent.
+func (w *window) giveBack() { w.out-- }
+
+// end notes that an attempt which was sent has ended.
+func (w *window) end(a attempt) {
+	w.out--
+	w.sent--
+	w.past = append(w.past, a)
+}
+
+// observe takes what the answer to an attempt, which has not been noted by end
+// yet, says of the places left.
+func (w *window) observe(a attempt, remaining int64) {
+	if w.limit == 0 || remaining < 0 || remaining > int64(w.limit) || a.done.Sub(a.sent) > w.interval {
+		return
+	}
+	used := w.limit - int(remaining)
+	// HubSpot made the answer some time between a.sent and a.done.
+	certain, possible := 0, w.sent // with the attempt itself
+	if a.counted {
+		certain = 1
+	}
+	for i := len(w.past) - 1; i >= 0; i-- {
+		p := &w.past[i]
+		if a.sent.Sub(p.done) >= w.interval {
+			break // it had left the window, and so had all before it
+		}
+		possible++
+		if p.counted && !p.done.After(a.sent) && a.done.Sub(p.sent) < w.interval {
+			certain++
+		}
+	}
+	if used <= possible {
+		return
+	}
+	least, most := used-possible, used-certain
+	w.others.add(a.done, w.hold(), (least+most+1)/2+1+most/20)
+}
+
+// refuse shuts the window after a 429: for as long as HubSpot says, else until
+// the oldest of our places gets free.
+func (w *window) refuse(a attempt, retryAfter time.Duration) {
+	together := !w.shut.IsZero() && a.sent.Before(w.shut) // with one that was refused before
+	if !together {
+		w.shut = a.done
+		w.refused++
+	}
+	d := min(firstBackOff<<min(w.refused-1, 10), maxBackOff)
+	switch {
+	case retryAfter > 0:
+		d = min(max(retryAfter, minRetryAfter), maxRetryAfter)
+	case together:
+		return
+	case w.limit > 0 && w.held < len(w.past):
+		d = w.past[w.held].done.Add(w.hold()).Sub(a.done)
+	}
+	d += rand.N(max(d/20, time.Millisecond)) //nolint:gosec // jitter is no secret
+	if until := a.done.Add(d); until.After(w.closed) {
+		w.closed = until
+	}
+}
+
+// answered notes an answer that was no 429.
+func (w *window) answered(a attempt) {
+	if a.sent.After(w.shut) {
+		w.refused = 0
+	}
+}
+
+// A peak is the largest of the numbers added in about the last one to two
+// intervals.
+type peak struct {
+	this, last int
+	next       time.Time // when this becomes last
+}
+
+func (p *peak) level() int { return max(p.this, p.last) }
+
+func (p *peak) turn(now time.Time, interval time.Duration) {
+	if p.level() == 0 || now.Before(p.next) {
+		return
+	}
+	p.last, p.this = p.this, 0
+	if now.Sub(p.next) >= interval {
+		p.last = 0
+	}
+	p.next = now.Add(interval)
+}
+
+func (p *peak) add(now time.Time, interval time.Duration, n int) {
+	if p.level() == 0 {
+		p.next = now.Add(interval)
+	}
+	p.this = max(p.this, n)
+}
