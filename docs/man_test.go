@@ -3,6 +3,7 @@ package docs_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,24 +19,30 @@ var programs string // where TestMain built hsagentd and hsctl
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
-		// Not $TMPDIR, which may be long: sockets live below it. Others may look
-		// in, for the tests that run as another user.
-		dir, err := os.MkdirTemp("/tmp", "hs")
-		if err != nil {
-			panic(err)
+		if err := buildPrograms(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
 		}
-		defer func() { _ = os.RemoveAll(dir) }() // best effort at the end of the tests
-		if err := os.Chmod(dir, 0o755); err != nil {
-			panic(err)
-		}
-		build := exec.Command("go", "build", "-o", dir, "../cmd/hsagentd", "../cmd/hsctl")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			panic(string(out))
-		}
-		programs = dir
+		defer func() { _ = os.RemoveAll(programs) }() // best effort at the end of the tests
 		return m.Run()
 	}())
+}
+
+func buildPrograms() (err error) {
+	// Not $TMPDIR, which may be long: sockets live below it. Others may look
+	// in, for the tests that run as another user.
+	if programs, err = os.MkdirTemp("/tmp", "hs"); err != nil {
+		return err
+	}
+	if err := os.Chmod(programs, 0o755); err != nil {
+		return err
+	}
+	build := exec.Command("go", "build", "-o", programs, "../cmd/hsagentd", "../cmd/hsctl")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the programs: %w\n%s", err, out)
+	}
+	return nil
 }
 
 var (
