@@ -93,6 +93,17 @@ func (w *window) ours() int { return w.out + len(w.past) - w.held }
 // the next answer must have a chance to say that there is more room.
 func (w *window) capacity() int { return max(w.limit-w.others.level(), 1) }
 
+// careful is how many of these places are not to be taken yet: where there are
+// others, they may take two while one of our calls is on its way. It keeps the
+// last places of a window from being taken by many calls at once, of which
+// all are refused if one is.
+func (w *window) careful() int {
+	if w.others.level() == 0 {
+		return 0
+	}
+	return 2 * w.out
+}
+
 // place says whether the one who stands pos-th in the queue (the first is 1)
 // may go now, and otherwise when a place is free for it at the earliest: now
 // itself if that depends on an answer that is under way. turn was called.
@@ -114,7 +125,8 @@ func (w *window) slot(now time.Time, pos int) (at time.Time, free bool) {
 	ours, capacity := w.ours(), w.capacity()
 	i := pos - (capacity - ours) - 1 // the place that must get free first
 	if i < 0 {
-		return now, true
+		free = i+w.careful() < 0 || w.out == 0
+		return now, free
 	}
 	at = now
 	if i >= ours { // the same places over again
@@ -179,19 +191,20 @@ func (w *window) observe(a attempt, remaining int64) {
 // refuse shuts the window after a 429: for as long as HubSpot says, else until
 // the oldest of our places gets free.
 func (w *window) refuse(a attempt, retryAfter time.Duration) {
-	together := !w.shut.IsZero() && a.sent.Before(w.shut) // with one that was refused before
-	if !together {
-		w.shut = a.done
-		w.refused++
-	}
-	d := min(firstBackOff<<min(w.refused-1, 10), maxBackOff)
-	switch {
+	var d time.Duration
+	switch together := a.sent.Before(w.shut); { // with one that was refused before
 	case retryAfter > 0:
 		d = min(max(retryAfter, minRetryAfter), maxRetryAfter)
 	case together:
 		return
 	case w.limit > 0 && w.held < len(w.past):
 		d = w.past[w.held].done.Add(w.hold()).Sub(a.done)
+	default:
+		d = min(firstBackOff<<min(w.refused, 10), maxBackOff)
+	}
+	if !a.sent.Before(w.shut) {
+		w.shut = a.done
+		w.refused++
 	}
 	d += rand.N(max(d/20, time.Millisecond)) //nolint:gosec // jitter is no secret
 	if until := a.done.Add(d); until.After(w.closed) {
