@@ -51,12 +51,15 @@ type Config struct {
 	LoadIdentity func(passphrase []byte) (*credstore.Identity, error)
 
 	Reverify        time.Duration // how often a confirmed token is asked about again
+	RetireEvery     time.Duration // how often tokens before a rotation are asked about
 	MaxRequestBytes int64         // of one call's body
 	MaxInFlight     int           // calls at once, over all portals
 
 	SocketGroup     int  // gid whose members may call; -1 for none
 	AdminGroup      int  // gid whose members may manage; -1 for none
 	SocketActivated bool // for status
+
+	Consumers []Consumer // who else holds tokens, for the checklists of rotations
 
 	StartNotes []string // what opening the audit log found, for the record of the start
 }
@@ -87,6 +90,9 @@ type Agent struct {
 
 	refusal atomic.Pointer[refusal] // why a newer store was refused, or nil
 
+	journal *credstore.Journal
+	kept    chan struct{} // has one when a store with a previous token was loaded
+
 	ctx    context.Context // ends when Close is called: of background work
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup // background work
@@ -105,12 +111,17 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	if cfg.MaxInFlight == 0 {
 		cfg.MaxInFlight = DefaultMaxInFlight
 	}
+	if err := checkConsumers(cfg.Consumers); err != nil {
+		return nil, fmt.Errorf("the config: %w", err)
+	}
 	a := &Agent{
 		cfg:     cfg,
 		log:     cfg.Log,
 		audit:   cfg.Audit,
 		up:      cfg.Upstream,
 		guard:   credstore.NewGuard(cfg.StorePath, cfg.Log),
+		journal: credstore.OpenJournal(cfg.StorePath),
+		kept:    make(chan struct{}, 1),
 		started: time.Now(),
 		actor:   "hsagentd/" + cfg.Version,
 		uid:     os.Geteuid(),
@@ -121,10 +132,14 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	if cfg.Reverify == 0 {
 		a.cfg.Reverify = DefaultReverify
 	}
+	if cfg.RetireEvery == 0 {
+		a.cfg.RetireEvery = DefaultRetireEvery
+	}
 	if err := a.recordStart(ctx); err != nil {
 		return nil, err
 	}
 	a.spawn(a.reverify)
+	a.spawn(a.retireAll)
 	err := a.unlock(ctx, nil)
 	switch {
 	case errors.Is(err, credstore.ErrPassphrase):

@@ -208,6 +208,7 @@ func (a *Agent) postVerify(w http.ResponseWriter, r *http.Request, req apiReques
 	if p != nil {
 		return p
 	}
+	a.retire(r.Context(), c, true)
 	writeJSON(w, http.StatusOK, c.view())
 	return nil
 }

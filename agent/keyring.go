@@ -56,7 +56,7 @@ func newKeyring(store *credstore.Store, prev *keyring, fresh []*credential, up *
 		c := &credential{Entry: e, fingerprint: e.Token.Fingerprint(), version: store.Version}
 		old := prev.credential(slug)
 		for _, f := range fresh {
-			if f.Slug == e.Slug {
+			if f.Slug == e.Slug && f.Token == e.Token {
 				old = f
 			}
 		}

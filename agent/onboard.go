@@ -35,6 +35,9 @@ type fleetRow struct {
 	token  wire.Token
 	fresh  *credential // verified, to be written
 	result wire.FleetResult
+
+	rotation *rotation // of a bulk rotation
+	reason   string    // for the record
 }
 
 func (f *fleetRow) reject(p *wire.Problem) {
@@ -62,6 +65,8 @@ type fleetJob struct {
 	// result. It runs for many rows at once.
 	verify func(ctx context.Context, k *keyring, row *fleetRow)
 	put    func(e *credstore.Edit, row *fleetRow) error
+	stage  func(rows []*fleetRow) error // before the store is written with them; nil: nothing to do
+	done   func(rows []*fleetRow)       // once they are written and recorded; nil: nothing to do
 	kind   chain.Kind
 }
 
@@ -228,13 +233,10 @@ func (a *Agent) verifyNewcomer(ctx context.Context, k *keyring, row *fleetRow) {
 		row.result.Result, row.result.PortalID = wire.RowExists, c.PortalID
 		return
 	}
-	var p *wire.Problem
-	for try := 1; ; try++ {
+	p := retried(ctx, func() (p *wire.Problem) {
 		row.fresh, p = a.newcomer(ctx, credstore.Entry{Slug: row.slug, Token: row.token, PortalID: row.PortalID, Kind: row.Kind})
-		if p == nil || try == verifyTries || !passing(p.Code) || !pause(ctx, p, try) {
-			break
-		}
-	}
+		return p
+	})
 	if p == nil {
 		p = k.taken(row.fresh)
 	}
@@ -243,6 +245,17 @@ func (a *Agent) verifyNewcomer(ctx context.Context, k *keyring, row *fleetRow) {
 		return
 	}
 	row.result.Result, row.result.PortalID, row.result.AccountType = wire.RowOK, row.fresh.PortalID, row.fresh.AccountType
+}
+
+// retried does something with HubSpot until it succeeds or another try is not
+// worth it.
+func retried(ctx context.Context, do func() *wire.Problem) *wire.Problem {
+	for try := 1; ; try++ {
+		p := do()
+		if p == nil || try == verifyTries || !passing(p.Code) || !pause(ctx, p, try) {
+			return p
+		}
+	}
 }
 
 // passing reports whether a problem may be gone at the next try.
@@ -288,7 +301,7 @@ func (a *Agent) writeRows(r *http.Request, rows []*fleetRow, job fleetJob, dryRu
 		default:
 			done.Rejected++
 		}
-		if row.fresh != nil && (dryRun || row.result.Result != wire.RowOK) {
+		if row.fresh != nil && row.rotation == nil && (dryRun || row.result.Result != wire.RowOK) {
 			row.fresh.lane.pool.Close()
 		}
 	}
@@ -306,6 +319,9 @@ func (a *Agent) putRows(r *http.Request, rows []*fleetRow, job fleetJob, out *li
 		fresh[i] = row.fresh
 	}
 	refused := map[*fleetRow]*wire.Problem{}
+	taken := func() []*fleetRow {
+		return slices.DeleteFunc(slices.Clone(rows), func(row *fleetRow) bool { return refused[row] != nil })
+	}
 	err := a.update(r.Context(), func(e *credstore.Edit) error {
 		clear(refused) // the store may have been read anew
 		for _, row := range rows {
@@ -313,7 +329,10 @@ func (a *Agent) putRows(r *http.Request, rows []*fleetRow, job fleetJob, out *li
 				refused[row] = updateProblem(row.slug, err)
 			}
 		}
-		return nil
+		if job.stage == nil {
+			return nil
+		}
+		return job.stage(taken())
 	}, fresh...)
 	if err != nil {
 		p := asProblem(err)
@@ -327,7 +346,13 @@ func (a *Agent) putRows(r *http.Request, rows []*fleetRow, job fleetJob, out *li
 		row.reject(p)
 		out.write(row.result)
 	}
-	return a.recordRows(r, slices.DeleteFunc(rows, func(row *fleetRow) bool { return refused[row] != nil }), job.kind)
+	if p := a.recordRows(r, taken(), job.kind); p != nil {
+		return p
+	}
+	if job.done != nil {
+		job.done(taken())
+	}
+	return nil
 }
 
 // recordRows makes the records of what was written durable.
@@ -335,7 +360,7 @@ func (a *Agent) recordRows(r *http.Request, rows []*fleetRow, kind chain.Kind) *
 	for i, row := range rows {
 		rec := a.event(kind)
 		rec.ClientSlug, rec.PortalID, rec.TokenFingerprint = row.slug.String(), row.fresh.PortalID, row.fresh.fingerprint
-		rec.Caller = auditCaller(callerOf(r))
+		rec.Caller, rec.Reason = auditCaller(callerOf(r)), row.reason
 		if i == len(rows)-1 {
 			return a.recordManaged(r, rec) // waits, and with it all before
 		}

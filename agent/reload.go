@@ -156,6 +156,15 @@ func (a *Agent) swapLocked(ctx context.Context, store *credstore.Store, fresh ..
 	if prev == nil || prev.version != next.version {
 		a.noteLoad(ctx, prev, next)
 	}
+	if prev == nil {
+		a.settleRotations(ctx, next)
+	}
+	if next.keepsPrevious() {
+		select {
+		case a.kept <- struct{}{}:
+		default: // said already
+		}
+	}
 	a.confirmAll(next)
 	return nil
 }

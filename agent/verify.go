@@ -62,7 +62,14 @@ func (a *Agent) check(ctx context.Context, c *credential) verdict {
 		a.log.DebugContext(ctx, "portal verified", "slug", c.Slug.String(), "portal", c.PortalID)
 		a.record(ctx, a.eventOf(chain.PortalVerified, c))
 	case v.settled:
-		a.noteQuarantine(ctx, c, v.cause.Code, v.problem)
+		if v.cause.Code == wire.CodeTokenRejected {
+			if _, ok := a.fallBack(ctx, c); ok {
+				return fellBack(c, v)
+			}
+		}
+		if !a.replaced(c) { // else it is no news that concerns the slug any more
+			a.noteQuarantine(ctx, c, v.cause.Code, v.problem)
+		}
 	default:
 		a.log.WarnContext(ctx, "portal not verified", "slug", c.Slug.String(), "portal", c.PortalID, "reason", v.problem.Detail)
 	}
@@ -89,12 +96,7 @@ func (a *Agent) whose(ctx context.Context, c *credential) (*hubspot.Account, *wi
 		return &account, nil
 	}
 	missing := hubspot.ParseError(got.status, got.header.Get("Content-Type"), got.body)
-	body, err := json.Marshal(map[string]string{"tokenKey": c.Token.Reveal()})
-	if err != nil {
-		return nil, wire.Errorf(wire.CodeInternal, "access-token-info: %v", err)
-	}
-	got, problem = a.ask(ctx, c, http.MethodPost, hubspot.TokenInfoPath, body)
-	if problem != nil {
+	if got, problem = a.tokenInfo(ctx, c); problem != nil {
 		return nil, problem
 	}
 	if got.status == http.StatusOK {
@@ -112,6 +114,15 @@ func (a *Agent) whose(ctx context.Context, c *credential) (*hubspot.Account, *wi
 			"account-info answered 403%s, and access-token-info answered %d: give the token a scope that lets it read account-info",
 			scopes(missing.MissingScopes), got.status)
 	}
+}
+
+// tokenInfo asks access-token-info about the credential's token.
+func (a *Agent) tokenInfo(ctx context.Context, c *credential) (*gotten, *wire.Problem) {
+	body, err := json.Marshal(map[string]string{"tokenKey": c.Token.Reveal()})
+	if err != nil {
+		return nil, wire.Errorf(wire.CodeInternal, "access-token-info: %v", err)
+	}
+	return a.ask(ctx, c, http.MethodPost, hubspot.TokenInfoPath, body)
 }
 
 func scopes(names []string) string {
