@@ -44,7 +44,9 @@ func (a *Agent) Unlock(ctx context.Context, passphrase []byte) error {
 	err := a.unlock(ctx, passphrase)
 	switch {
 	case errors.Is(err, credstore.ErrPassphrase):
-		a.unlocks.wait = min(max(2*a.unlocks.wait, firstUnlockWait), maxUnlockWait)
+		if len(passphrase) > 0 { // else it is no guess
+			a.unlocks.wait = min(max(2*a.unlocks.wait, firstUnlockWait), maxUnlockWait)
+		}
 		return wire.Errorf(wire.CodeBadPassphrase, "the agent stays locked: %v", err)
 	case err != nil:
 		a.refuseStore(ctx, err)

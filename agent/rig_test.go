@@ -49,7 +49,8 @@ type rigOptions struct {
 	config   func(*agent.Config)
 	upstream func(*hubspot.UpstreamConfig)
 	audit    func(*auditstore.Config)
-	quiet    bool // logs no debug lines
+	made     func(*agent.Agent) // before it serves
+	quiet    bool               // logs no debug lines
 }
 
 // portalsOf makes n portals named client-0, client-1 … with limits that do not
@@ -137,6 +138,9 @@ func (r *rig) start(o rigOptions) {
 	}
 	r.agent, err = agent.New(context.Background(), cfg)
 	require.NoError(t, err)
+	if o.made != nil {
+		o.made(r.agent)
+	}
 	l, err := net.Listen("unix", r.socket)
 	require.NoError(t, err)
 	r.served = make(chan error, 1)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -69,7 +70,11 @@ func (a *Agent) contain(w http.ResponseWriter, r *http.Request) {
 	if err, ok := v.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 		panic(v) // net/http drops the connection quietly
 	}
-	a.log.Error("panic in a handler", "panic", v, "stack", string(debug.Stack()))
+	a.log.Error("panic in a handler", "panic", wire.MaskTokens(fmt.Sprint(v)), "stack", string(debug.Stack()))
+	if w.Header()[wire.HeaderCallID] != nil {
+		panic(http.ErrAbortHandler) // HubSpot's answer has begun: nothing of ours may follow it
+	}
+	w.Header().Set("Connection", "close") // whatever is left of the request
 	writeProblem(w, r, wire.Errorf(wire.CodeInternal, "the agent failed to handle the request: its log says more"))
 }
 

@@ -302,7 +302,7 @@ func TestUpstreamStatuses(t *testing.T) {
 		"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", "HTTP/1.1 200 OK\r\n: x\r\n\r\n", "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 80<<10) + "\r\n\r\n",
 	} {
 		r.hubspot.SetFaults(sandbox.Fault{PathPrefix: "/crm", Raw: []byte(raw)})
-		got := r.call("client-0", "PATCH", contacts+"/1", nil)
+		got := r.call("client-1", "PATCH", contacts+"/1", nil)
 		got.refused(t, wire.CodeUpstreamInvalid)
 		require.Equal(t, string(wire.CodeUpstreamInvalid), r.outcomeOf(got).Error, "%q", raw)
 	}
