@@ -14,6 +14,7 @@ import (
 
 	"github.com/hsagent/hsagentd/agent/credstore"
 	"github.com/hsagent/hsagentd/agent/hubspot"
+	"github.com/hsagent/hsagentd/agent/quota"
 	"github.com/hsagent/hsagentd/auditstore/chain"
 	"github.com/hsagent/hsagentd/wire"
 )
@@ -27,6 +28,7 @@ type auditLog interface {
 	Status() wire.AuditStatus
 	Records(ctx context.Context, f chain.Filter, fn func(raw []byte, r *chain.Record) error) error
 	Wait(ctx context.Context, after uint64) error
+	Usage(slug string, from, to time.Time) (int64, error)
 	Verify(ctx context.Context, progress func(done, total uint64)) (chain.Report, error)
 }
 
@@ -34,6 +36,7 @@ type auditLog interface {
 const (
 	DefaultMaxRequestBytes = 2 << 30
 	DefaultMaxInFlight     = 1024
+	DefaultWarnBelow       = quota.DefaultWarnBelow
 	DefaultDrainTimeout    = 10 * time.Second
 )
 
@@ -52,6 +55,7 @@ type Config struct {
 
 	Reverify        time.Duration // how often a confirmed token is asked about again
 	RetireEvery     time.Duration // how often tokens before a rotation are asked about
+	WarnBelow       int64         // calls left of a portal's day that are worth a warning; 0: none
 	MaxRequestBytes int64         // of one call's body
 	MaxInFlight     int           // calls at once, over all portals
 
@@ -79,6 +83,7 @@ type Agent struct {
 
 	keys     atomic.Pointer[keyring] // nil while locked
 	inFlight atomic.Int64
+	refused  refusals
 
 	// loads serialises everything that reads or writes the store. It is held
 	// over disk and the store's lock, so nothing that must answer takes it.
@@ -111,7 +116,7 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	if cfg.MaxInFlight == 0 {
 		cfg.MaxInFlight = DefaultMaxInFlight
 	}
-	if err := checkConsumers(cfg.Consumers); err != nil {
+	if err := CheckConsumers(cfg.Consumers); err != nil {
 		return nil, fmt.Errorf("the config: %w", err)
 	}
 	a := &Agent{

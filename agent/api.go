@@ -41,11 +41,13 @@ var routes = []route{
 	{http.MethodGet, "/v1/rotations", false, (*Agent).getRotations},
 	{http.MethodGet, "/v1/rotations/{slug}", false, (*Agent).getRotation},
 	{http.MethodPost, "/v1/rotations/{slug}/done", true, (*Agent).postRotationDone},
+	{http.MethodGet, "/v1/quota", false, (*Agent).getQuota},
 	{http.MethodGet, "/v1/audit/records", true, (*Agent).getRecords},
 	{http.MethodPost, "/v1/audit/verify", true, (*Agent).postAuditVerify},
 	{http.MethodPost, "/v1/lock", true, (*Agent).postLock},
 	{http.MethodPost, "/v1/unlock", true, (*Agent).postUnlock},
 	{http.MethodPost, "/v1/reload", true, (*Agent).postReload},
+	{http.MethodGet, "/metrics", false, (*Agent).getMetrics},
 }
 
 // serveAPI leads a request that is no call to its handler. Paths are compared

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/hsagent/hsagentd/agent/hubspot"
+	"github.com/hsagent/hsagentd/agent/quota"
 	"github.com/hsagent/hsagentd/auditstore/chain"
 	"github.com/hsagent/hsagentd/wire"
 )
@@ -32,7 +33,8 @@ type call struct {
 	once   bool          // never let an attempt be repeated
 	wait   time.Duration // how long the call may wait for another attempt
 
-	cred *credential // taken from the keyring once
+	cred  *credential  // taken from the keyring once
+	grant *quota.Grant // the quota's leave for the attempt at hand
 
 	attempt int       // wire attempts so far
 	sent    time.Time // when the attempt at hand began; zero if none is open
@@ -117,12 +119,19 @@ func (a *Agent) admit(c *call, r *http.Request) *wire.Problem {
 	return c.take()
 }
 
-// send sends the call, again where that is safe and worth it, and returns
-// HubSpot's last answer. Of all other attempts the outcome is recorded; of all,
-// if it fails.
+// send sends the call as soon as the portal's quota has a place for it, again
+// where that is safe and worth it, and returns HubSpot's last answer. Of all
+// other attempts the outcome is recorded; of all, if it fails.
 func (c *call) send(ctx context.Context) (*http.Response, *wire.Problem) {
 	deadline := time.Now().Add(c.wait)
 	for retry := 1; ; retry++ {
+		var problem *wire.Problem
+		c.grant, problem = c.cred.lane.governor.Acquire(ctx, quota.Ask{
+			Caller: c.fairKey(), Search: c.op.Search, Wait: time.Until(deadline),
+		})
+		if problem != nil {
+			return nil, problem
+		}
 		resp, problem := c.sendOnce(ctx)
 		delay, again := c.again(resp, problem, retry)
 		if !again || time.Now().Add(delay).After(deadline) || !sleep(ctx, delay) {
@@ -140,11 +149,13 @@ func (c *call) send(ctx context.Context) (*http.Response, *wire.Problem) {
 // connection where the first one broke under it. Where it returns no answer,
 // the outcome is recorded.
 func (c *call) sendOnce(ctx context.Context) (*http.Response, *wire.Problem) {
+	defer c.grant.Done(quota.Answer{}) // whatever happens below, the place is not kept for ever
 	req := &hubspot.Request{Method: c.method, Target: c.target, Header: c.header.Clone()}
 	if c.body != nil {
 		req.Body, req.Length = c.body.attempt(), c.body.length
 	}
 	resp, err := c.cred.lane.pool.Send(ctx, req, c.cred.Token, c.intent)
+	c.grant.Done(c.limits(resp))
 	if err == nil {
 		if problem := unreadable(resp); problem != nil {
 			_ = resp.Body.Close() // nothing of it is used
@@ -177,6 +188,7 @@ func (c *call) intent(repeat bool) error {
 		return wire.Errorf(wire.CodeAuditUnavailable, "nothing was sent: the call could not be recorded: %v", err)
 	}
 	c.sent = time.Now()
+	c.grant.Sent()
 	return nil
 }
 
@@ -187,6 +199,9 @@ func (c *call) passOn(ctx context.Context, w http.ResponseWriter, resp *http.Res
 	kept := newExcerpt(resp)
 	leaked := c.passHeader(w.Header(), resp)
 	w.Header().Set(wire.HeaderCallID, c.id)
+	if c.body.cut() {
+		w.Header().Set("Connection", "close")
+	}
 	w.WriteHeader(resp.StatusCode)
 	n, code := stream(ctx, w, body, kept, resp.ContentLength, cancel)
 	_ = resp.Body.Close() // its end, or why it broke, is known
@@ -255,6 +270,7 @@ func (c *call) outcome(res result) {
 	if err := c.agent.audit.AppendLazy(rec); err != nil {
 		c.agent.log.Error("outcome not recorded", "slug", c.slug.String(), "call_id", c.id, "error", err)
 	}
+	c.cred.lane.tally.count(rec.StatusCode)
 	c.inspect(res)
 }
 
@@ -272,6 +288,7 @@ func (c *call) record(kind chain.Kind) chain.Record {
 
 // refuse answers a call that was not made, and records the refusal.
 func (a *Agent) refuse(w http.ResponseWriter, r *http.Request, c *call, p *wire.Problem) {
+	a.refused.count(p.Code)
 	if !c.slug.IsZero() || p.Code == wire.CodeDenied {
 		rec := c.record(chain.CallDenied)
 		rec.Error = string(p.Code)
@@ -282,6 +299,9 @@ func (a *Agent) refuse(w http.ResponseWriter, r *http.Request, c *call, p *wire.
 
 func (c *call) writeProblem(w http.ResponseWriter, r *http.Request, p *wire.Problem) {
 	p.CallID = c.id
+	if c.body.cut() {
+		w.Header().Set("Connection", "close")
+	}
 	writeProblem(w, r, p)
 }
 
@@ -328,7 +348,7 @@ func (a *Agent) ask(ctx context.Context, cred *credential, method, path string, 
 	c := &call{
 		agent: a, id: newCallID(), caller: a.selfCaller, slug: cred.Slug, cred: cred,
 		method: method, target: hubspot.Target{Path: path}, path: path,
-		header: http.Header{"Accept": {"application/json"}},
+		header: http.Header{"Accept": {"application/json"}}, wait: defaultWait,
 	}
 	c.op = hubspot.Classify(method, c.target)
 	if body != nil {

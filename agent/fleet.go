@@ -97,28 +97,29 @@ func (a *Agent) postTokenCheck(w http.ResponseWriter, r *http.Request, _ apiRequ
 // its confirmed credential. An entry without a portal ID takes the one that
 // HubSpot names.
 func (a *Agent) newcomer(ctx context.Context, e credstore.Entry) (*credential, *wire.Problem) {
-	pool, err := a.up.NewPool("")
+	l, err := a.newLane(e)
 	if err != nil {
 		return nil, asProblem(err)
 	}
 	c := &credential{
 		Entry: e, fingerprint: e.Token.Fingerprint(), identity: newIdentity(),
-		needles: leak.New(e.Token), lane: &lane{pool: pool},
+		needles: leak.New(e.Token), lane: l,
 	}
 	account, p := a.whose(ctx, c)
 	switch {
 	case p != nil:
-		pool.Close()
+		l.pool.Close()
 		p.Detail = named(e.Slug) + p.Detail
 		return nil, p
 	case e.PortalID != 0 && account.PortalID != e.PortalID:
-		pool.Close()
+		l.pool.Close()
 		return nil, wire.Errorf(wire.CodeIdentityMismatch,
 			"%sthe token opens portal %d, not %d: it is another client's token, or the number is wrong", named(e.Slug), account.PortalID, e.PortalID)
 	}
 	now := time.Now()
 	c.PortalID, c.Datacenter = account.PortalID, c.homeDatacenter()
 	c.AddedAt, c.LastRotatedAt, c.VerifiedAt = now, now, now
+	l.setZone(account.TimeZone)
 	c.AccountType, c.TimeZone, c.DataHosting = account.AccountType, account.TimeZone, account.DataHostingLocation
 	if c.Datacenter == "" {
 		c.Datacenter = account.DataHostingLocation

@@ -3,11 +3,9 @@ package agent
 import (
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/hsagent/hsagentd/agent/credstore"
-	"github.com/hsagent/hsagentd/agent/hubspot"
 	"github.com/hsagent/hsagentd/agent/leak"
 	"github.com/hsagent/hsagentd/wire"
 )
@@ -24,13 +22,6 @@ type credential struct {
 	lane        *lane         // the slug's own way to HubSpot
 }
 
-// A lane is what calls of one slug share and no other slug touches: its
-// connections, and how many calls use them. It outlives reloads.
-type lane struct {
-	pool     *hubspot.Pool
-	inFlight atomic.Int64
-}
-
 // A keyring is all credentials of one store. It never changes: a reload makes
 // a new one and swaps one pointer.
 type keyring struct {
@@ -43,7 +34,7 @@ type keyring struct {
 
 // newKeyring builds the keyring of a store. What prev and fresh know of
 // unchanged tokens (their identities, connections and needles) is carried over.
-func newKeyring(store *credstore.Store, prev *keyring, fresh []*credential, up *hubspot.Upstream, now time.Time) (*keyring, error) {
+func newKeyring(store *credstore.Store, prev *keyring, fresh []*credential, newLane func(credstore.Entry) (*lane, error), now time.Time) (*keyring, error) {
 	k := &keyring{
 		version:  store.Version,
 		loadedAt: now,
@@ -63,11 +54,11 @@ func newKeyring(store *credstore.Store, prev *keyring, fresh []*credential, up *
 		if old != nil && old.BaseURL == e.BaseURL {
 			c.lane = old.lane
 		} else {
-			pool, err := up.NewPool(e.BaseURL)
+			l, err := newLane(e)
 			if err != nil {
 				return nil, err
 			}
-			c.lane = &lane{pool: pool}
+			c.lane = l
 		}
 		if old != nil && old.Token == e.Token && old.PortalID == e.PortalID {
 			c.identity, c.needles = old.identity, old.needles

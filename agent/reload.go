@@ -141,7 +141,7 @@ func (a *Agent) loadLocked(ctx context.Context, force bool) error {
 // fresh credentials in it. a.loads is held.
 func (a *Agent) swapLocked(ctx context.Context, store *credstore.Store, fresh ...*credential) error {
 	prev := a.keys.Load()
-	next, err := newKeyring(store, prev, fresh, a.up, time.Now())
+	next, err := newKeyring(store, prev, fresh, a.newLane, time.Now())
 	if err != nil {
 		return err
 	}

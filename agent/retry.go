@@ -6,9 +6,11 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/hsagent/hsagentd/agent/hubspot"
+	"github.com/hsagent/hsagentd/agent/quota"
 	"github.com/hsagent/hsagentd/wire"
 )
 
@@ -29,7 +31,7 @@ const statusMigrating = 477
 // than the day's, a lock, a migration) is repeated for any method; what it may
 // have carried out, only where that changes nothing.
 func (c *call) again(resp *http.Response, problem *wire.Problem, retry int) (time.Duration, bool) {
-	if c.once || retry > maxRetries || !c.body.replayable() {
+	if c.once || c.caller.Agent || retry > maxRetries || !c.body.replayable() {
 		return 0, false
 	}
 	if resp == nil {
@@ -56,6 +58,30 @@ func (c *call) again(resp *http.Response, problem *wire.Problem, retry int) (tim
 		return max(asked, backOff(retry)), c.op.Read
 	}
 	return 0, false
+}
+
+// limits is what an answer says of the portal's quota, nil for none.
+func (c *call) limits(resp *http.Response) quota.Answer {
+	if resp == nil {
+		return quota.Answer{}
+	}
+	said := hubspot.ParseRateLimit(resp.Header)
+	answer := quota.Answer{
+		Got: true, Status: resp.StatusCode,
+		DailyLimit: said.DailyLimit, DailyRemaining: said.DailyRemaining,
+		BurstLimit: said.BurstLimit, BurstRemaining: said.BurstRemaining, Interval: said.Interval,
+	}
+	answer.RetryAfter, answer.HasRetryAfter = hubspot.ParseRetryAfter(resp.Header, time.Now())
+	if resp.StatusCode == http.StatusTooManyRequests {
+		answer.Limit = string(c.peek(resp).Limit())
+	}
+	return answer
+}
+
+// fairKey tells callers apart where they wait for one portal's quota: one
+// process is one caller.
+func (c *call) fairKey() string {
+	return strconv.Itoa(c.caller.UID) + "/" + strconv.Itoa(c.caller.PID)
 }
 
 // backOff is the delay before a retry, longer each time and never the same for

@@ -26,6 +26,7 @@ type upload struct {
 	limit  int64
 
 	read  atomic.Int64 // of src
+	begun atomic.Bool  // src was read
 	whole atomic.Bool  // src was read to its end
 	over  atomic.Bool  // more was read than is kept
 
@@ -55,7 +56,7 @@ func (u *upload) begin(w http.ResponseWriter) (end func()) {
 	_ = rc.EnableFullDuplex() // HTTP/1.1 has it
 	return func() {
 		// First the deadline: a read that waits for the caller holds the lock.
-		if !u.whole.Load() {
+		if u.cut() {
 			_ = rc.SetReadDeadline(time.Unix(1, 0)) // the connection is of no more use
 		}
 		u.mu.Lock()
@@ -63,6 +64,11 @@ func (u *upload) begin(w http.ResponseWriter) (end func()) {
 		u.part = nil
 	}
 }
+
+// cut reports whether the body was begun and not read to its end: nothing can
+// follow it on the caller's connection. One that was not begun is net/http's to
+// pass over.
+func (u *upload) cut() bool { return u != nil && u.begun.Load() && !u.whole.Load() }
 
 // attempt returns the body for the next attempt. The one before reads nothing
 // more.
@@ -103,6 +109,7 @@ func (p *part) Read(b []byte) (int, error) {
 	case u.end != nil:
 		return 0, u.end
 	}
+	u.begun.Store(true)
 	n, err := u.src.Read(b)
 	switch total := u.read.Add(int64(n)); {
 	case total > u.limit:

@@ -59,6 +59,7 @@ func (a *Agent) check(ctx context.Context, c *credential) verdict {
 	v := judge(c, account, problem)
 	switch {
 	case v.problem == nil:
+		c.lane.setZone(account.TimeZone)
 		a.log.DebugContext(ctx, "portal verified", "slug", c.Slug.String(), "portal", c.PortalID)
 		a.record(ctx, a.eventOf(chain.PortalVerified, c))
 	case v.settled:

@@ -171,7 +171,7 @@ func BenchmarkRead(b *testing.B) {
 	b.Run("All", func(b *testing.B) { read(b, chain.Filter{}) })
 	b.Run("Usage", func(b *testing.B) {
 		for b.Loop() {
-			_, err := s.Usage("slug-7", month.From)
+			_, err := s.Usage("slug-7", month.From, time.Time{})
 			require.NoError(b, err)
 		}
 	})

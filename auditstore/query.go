@@ -267,9 +267,9 @@ func atRecord(seq uint64, err error) error {
 	return fmt.Errorf("read record %d: %w", seq, err)
 }
 
-// Usage counts the wire attempts for the slug since from, the agent's own
-// among them.
-func (s *Store) Usage(slug string, from time.Time) (int64, error) {
+// Usage counts the wire attempts for the slug from one time (inclusive) to
+// another (exclusive; zero: until now), the agent's own among them.
+func (s *Store) Usage(slug string, from, to time.Time) (int64, error) {
 	done, err := s.reading()
 	if err != nil {
 		return 0, err
@@ -278,7 +278,7 @@ func (s *Store) Usage(slug string, from time.Time) (int64, error) {
 	size := s.durable.Load()
 	txn := s.db.NewTransaction(false)
 	defer txn.Discard()
-	q := &query{txn: txn, f: chain.Filter{From: from}}
+	q := &query{txn: txn, f: chain.Filter{From: from, To: to}}
 	parts, err := q.days(slugPrefix(dayPrefix, slug), stretch{0, size})
 	if err != nil {
 		return 0, err
@@ -287,7 +287,7 @@ func (s *Store) Usage(slug string, from time.Time) (int64, error) {
 	it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix})
 	defer it.Close()
 	n := int64(0)
-	start := wire.At(from)
+	start, end := wire.At(from).Time, wire.At(to).Time
 	for _, p := range parts {
 		for it.Seek(slugKey(recPrefix, slug, p.lo)); it.Valid(); it.Next() {
 			seq, _ := keySeq(it.Item().Key())
@@ -299,7 +299,7 @@ func (s *Store) Usage(slug string, from time.Time) (int64, error) {
 					return errShort
 				}
 				h, err := chain.DecodeHead(v[chain.SaltSize:])
-				if err == nil && h.Kind == chain.CallIntent && !h.TS.Before(start.Time) {
+				if err == nil && h.Kind == chain.CallIntent && !h.TS.Before(start) && (to.IsZero() || h.TS.Before(end)) {
 					n++
 				}
 				return err

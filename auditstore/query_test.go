@@ -98,11 +98,13 @@ func TestThreat53Queries(t *testing.T) {
 	require.Positive(t, found)
 
 	for _, slug := range []string{"a", "b", "nobody"} {
-		from := recs[r.IntN(len(recs))].TS.Time
-		want := int64(len(all(t, s, chain.Filter{Slug: slug, Kind: chain.CallIntent, From: from})))
-		n, err := s.Usage(slug, from)
-		require.NoError(t, err)
-		require.Equal(t, want, n)
+		from, to := recs[r.IntN(len(recs))].TS.Time, recs[r.IntN(len(recs))].TS.Time
+		for _, to := range []time.Time{{}, to} {
+			want := int64(len(all(t, s, chain.Filter{Slug: slug, Kind: chain.CallIntent, From: from, To: to})))
+			n, err := s.Usage(slug, from, to)
+			require.NoError(t, err)
+			require.Equal(t, want, n)
+		}
 	}
 }
 
@@ -148,7 +150,7 @@ func TestQueryEnds(t *testing.T) {
 	}
 	require.NoError(t, s.Close())
 	require.ErrorIs(t, s.Records(t.Context(), chain.Filter{}, nil), auditstore.ErrUnavailable)
-	_, err := s.Usage("a", time.Time{})
+	_, err := s.Usage("a", time.Time{}, time.Time{})
 	require.ErrorIs(t, err, auditstore.ErrUnavailable)
 	_, err = s.Verify(t.Context(), nil)
 	require.ErrorIs(t, err, auditstore.ErrUnavailable)

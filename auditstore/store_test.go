@@ -106,7 +106,7 @@ func TestAppend(t *testing.T) {
 	require.Equal(t, uint64(1), *got[1].SlugSeq)
 	require.Nil(t, got[2].SlugSeq)
 	require.Equal(t, before, verified(t, s))
-	n, err := s.Usage("acme-corp", time.Now().Add(-time.Hour))
+	n, err := s.Usage("acme-corp", time.Now().Add(-time.Hour), time.Time{})
 	require.NoError(t, err)
 	require.Equal(t, int64(1), n)
 }

@@ -1,5 +1,11 @@
 package wire
 
+import (
+	"context"
+	"net/http"
+	"net/url"
+)
+
 // A QuotaState is a portal's quota in one word.
 type QuotaState string
 
@@ -33,4 +39,18 @@ type Quota struct {
 // Quotas is the answer of GET /v1/quota, sorted by slug.
 type Quotas struct {
 	Portals []Quota `json:"portals"`
+}
+
+// Quota asks what is left of every portal's quota, sorted by slug. With refresh
+// the agent asks HubSpot first.
+func (c *Client) Quota(ctx context.Context, refresh bool) ([]Quota, error) {
+	q := url.Values{}
+	if refresh {
+		q.Set("refresh", "true")
+	}
+	var out Quotas
+	if err := c.Do(ctx, http.MethodGet, "/v1/quota", q, nil, &out); err != nil {
+		return nil, err
+	}
+	return out.Portals, nil
 }

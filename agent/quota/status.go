@@ -32,6 +32,14 @@ func (g *Governor) Quota() wire.Quota {
 	return q
 }
 
+// DayStart is when the portal's day began: the last midnight in its time zone.
+func (g *Governor) DayStart() time.Time {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.turn()
+	return g.day.begins
+}
+
 func (g *Governor) state(now time.Time) wire.QuotaState {
 	switch {
 	case g.parked.After(now):

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 	"syscall"
@@ -35,6 +36,8 @@ type config struct {
 	DrainTimeout duration       `toml:"drain_timeout"`
 	MaxInFlight  int            `toml:"max_in_flight"`
 	Upstream     upstreamConfig `toml:"upstream"`
+	Quota        quotaConfig    `toml:"quota"`
+	Consumers    []consumer     `toml:"consumer"`
 
 	paths   paths             // the defaults, and where an identity may be
 	origins map[string]string // what set a key, if not the file
@@ -45,6 +48,17 @@ type upstreamConfig struct {
 	CAFile          string `toml:"ca_file"`
 	Proxy           string `toml:"proxy"`
 	MaxRequestBytes size   `toml:"max_request_bytes"`
+}
+
+type quotaConfig struct {
+	WarnBelow int64 `toml:"warn_below"`
+}
+
+// A consumer is an [agent.Consumer] as the file writes it.
+type consumer struct {
+	Name    string   `toml:"name"`
+	Portals []string `toml:"portals"`
+	HowTo   string   `toml:"how_to"`
 }
 
 // Limits of what a config may ask for.
@@ -129,6 +143,7 @@ func newConfig(e *env) *config {
 		Socket: p.socket, Store: p.store, AuditDir: p.audit,
 		DrainTimeout: duration{agent.DefaultDrainTimeout},
 		MaxInFlight:  agent.DefaultMaxInFlight,
+		Quota:        quotaConfig{WarnBelow: agent.DefaultWarnBelow},
 		Upstream:     upstreamConfig{MaxRequestBytes: agent.DefaultMaxRequestBytes},
 		paths:        p,
 		origins:      map[string]string{},
@@ -284,6 +299,12 @@ func (c *config) validate() []error {
 	if n := c.Upstream.MaxRequestBytes; n < 1 || n > maxRequestBytes {
 		add("upstream.max_request_bytes", "%d: want 1 to %d", n, int64(maxRequestBytes))
 	}
+	if c.Quota.WarnBelow < 0 {
+		add("quota.warn_below", "%d: want 0 (never warn) or more", c.Quota.WarnBelow)
+	}
+	if err := agent.CheckConsumers(c.consumers()); err != nil {
+		add("consumer", "%v", err)
+	}
 	// hubspot says which of the upstream keys is wrong, and how.
 	if _, err := c.upstream(); err != nil {
 		add("upstream", "%v", err)
@@ -296,6 +317,15 @@ func (c *config) upstream() (*hubspot.Upstream, error) {
 	return hubspot.NewUpstream(hubspot.UpstreamConfig{
 		BaseURL: c.Upstream.BaseURL, CAFile: c.Upstream.CAFile, Proxy: c.Upstream.Proxy,
 	})
+}
+
+// consumers are those of the file, as the agent takes them.
+func (c *config) consumers() []agent.Consumer {
+	out := make([]agent.Consumer, len(c.Consumers))
+	for i, v := range c.Consumers {
+		out[i] = agent.Consumer(v)
+	}
+	return out
 }
 
 type namedPath struct {
@@ -347,6 +377,8 @@ func (c *config) needRestart(next *config) []string {
 		{"drain_timeout", c.DrainTimeout != next.DrainTimeout},
 		{"max_in_flight", c.MaxInFlight != next.MaxInFlight},
 		{"upstream", c.Upstream != next.Upstream},
+		{"quota", c.Quota != next.Quota},
+		{"consumer", !reflect.DeepEqual(c.Consumers, next.Consumers)},
 	} {
 		if d.differs {
 			keys = append(keys, d.key)

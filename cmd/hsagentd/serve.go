@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	stdlog "log"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -12,6 +14,7 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+	_ "time/tzdata" // portals have their own midnight, also where the system has no zones
 
 	"github.com/hsagent/hsagentd/agent"
 	"github.com/hsagent/hsagentd/auditstore"
@@ -72,6 +75,9 @@ type daemon struct {
 // run opens everything in its order, calls ready, serves until ctx ends, and
 // closes everything in the reverse order.
 func (d *daemon) run(ctx context.Context, ready func()) (err error) {
+	// net/http prints to the standard logger in some cases, with bytes of an
+	// answer that nobody has searched for a token.
+	stdlog.SetOutput(io.Discard)
 	socketGroup, err := groupID("socket_group", d.cfg.SocketGroup)
 	adminGroup, err2 := groupID("admin_group", d.cfg.AdminGroup)
 	if err := errors.Join(err, err2); err != nil {
@@ -123,6 +129,8 @@ func (d *daemon) run(ctx context.Context, ready func()) (err error) {
 		MaxInFlight:     d.cfg.MaxInFlight,
 		SocketGroup:     socketGroup,
 		AdminGroup:      adminGroup,
+		WarnBelow:       d.cfg.Quota.WarnBelow,
+		Consumers:       d.cfg.consumers(),
 		SocketActivated: d.sock.activated,
 		StartNotes:      audit.Notes(),
 	})
