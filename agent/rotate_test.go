@@ -571,7 +571,7 @@ func TestRotationConsumers(t *testing.T) {
 	done("client-0", "Zapier").refused(t, wire.CodeNotFound)
 }
 
-func TestConsumerCheck(t *testing.T) {
+func TestCheckConsumers(t *testing.T) {
 	tests := []struct {
 		name string
 		c    agent.Consumer
@@ -587,8 +587,9 @@ func TestConsumerCheck(t *testing.T) {
 		{"long", agent.Consumer{Name: strings.Repeat("x", 2000)}, false},
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) { require.Equal(t, tt.ok, tt.c.Check() == nil) })
+		t.Run(tt.name, func(t *testing.T) { require.Equal(t, tt.ok, agent.CheckConsumers([]agent.Consumer{tt.c}) == nil) })
 	}
+	require.ErrorContains(t, agent.CheckConsumers([]agent.Consumer{{Name: "CI"}, {Name: "CI"}}), "twice")
 }
 
 // A crasher is an audit log at whose record of a rotation the handler dies.

@@ -21,8 +21,8 @@ type Consumer struct {
 	HowTo   string   // how to give it the new token, on one line
 }
 
-// Check returns why the consumer cannot be used, or nil.
-func (c *Consumer) Check() error {
+// check returns why the consumer cannot be used, or nil.
+func (c *Consumer) check() error {
 	if c.Name == "" {
 		return errors.New("a consumer has no name")
 	}
@@ -52,11 +52,12 @@ func (c *Consumer) holds(slug string) bool {
 	})
 }
 
-// checkConsumers returns the first thing wrong with the config's consumers.
-func checkConsumers(all []Consumer) error {
+// CheckConsumers returns the first thing that is wrong with a config's
+// consumers, or nil.
+func CheckConsumers(all []Consumer) error {
 	seen := map[string]bool{}
 	for i := range all {
-		if err := all[i].Check(); err != nil {
+		if err := all[i].check(); err != nil {
 			return err
 		}
 		if seen[all[i].Name] {

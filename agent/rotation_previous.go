@@ -152,9 +152,11 @@ func (a *Agent) retire(ctx context.Context, c *credential, confirmed bool) {
 	if prev == nil {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
+	defer cancel()
 	_, p := a.details(ctx, prev)
 	refused := p != nil && p.Code == wire.CodeTokenRejected
-	if p == nil && !confirmed && c.identity.stopped() {
+	if p == nil && !confirmed && !c.graceOver() && c.identity.stopped() {
 		// Perhaps a cancelled rotation, at a time when HubSpot did not answer
 		// for the old token.
 		if _, dead := a.whose(ctx, c); dead != nil && dead.Code == wire.CodeTokenRejected {
@@ -214,17 +216,11 @@ func (a *Agent) retireAll() {
 			}
 			for _, slug := range k.slugs {
 				if c := k.creds[slug]; c != nil && c.Previous != nil && a.ctx.Err() == nil {
-					a.retireOne(c)
+					a.retire(a.ctx, c, false)
 				}
 			}
 		}
 	}
-}
-
-func (a *Agent) retireOne(c *credential) {
-	ctx, cancel := context.WithTimeout(a.ctx, confirmTimeout)
-	defer cancel()
-	a.retire(ctx, c, false)
 }
 
 // keepsPrevious reports whether any entry has a previous token.
