@@ -1,0 +1,121 @@
+package agent_test
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/hsagent/hsagentd/agent"
+	"github.com/hsagent/hsagentd/agent/hubspot/sandbox"
+	"github.com/hsagent/hsagentd/wire"
+)
+
+// quotaOf asks for one slug's quota.
+func (r *rig) quotaOf(slug string, refresh bool) wire.Quota {
+	r.t.Helper()
+	all, err := r.client.Quota(r.t.Context(), refresh)
+	require.NoError(r.t, err)
+	for _, q := range all {
+		if q.Slug == slug {
+			return q
+		}
+	}
+	require.Fail(r.t, "no quota of "+slug)
+	return wire.Quota{}
+}
+
+func TestQuotaIsTold(t *testing.T) {
+	portals := portalsOf(2)
+	portals[0].BurstLimit, portals[0].DailyLimit, portals[0].TimeZone = 50, 60_000, "Europe/Berlin"
+	var log *logBuffer
+	r := newRig(t, rigOptions{portals: portals, config: func(c *agent.Config) { c.WarnBelow = 50_000 }})
+	log = r.log
+	for range 3 {
+		require.Equal(t, http.StatusOK, r.call("client-0", "GET", contacts, nil).status)
+	}
+	q := r.quotaOf("client-0", false)
+	require.Equal(t, wire.QuotaOK, q.State)
+	require.Equal(t, int64(60_000), *q.DailyLimit)
+	require.Equal(t, int64(60_000-4), *q.DailyRemaining, "account-info, then three calls")
+	require.Equal(t, int64(50), *q.BurstLimit)
+	require.Equal(t, int64(10_000), q.IntervalMS)
+	require.Equal(t, int64(4), *q.UsedToday)
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	require.NoError(t, err)
+	h, m, _ := q.ResetsAt.In(berlin).Clock()
+	require.Zero(t, h+m)
+
+	require.NoError(t, r.hubspot.Spend(1000, 20_000)) // by a program outside the agent
+	q = r.quotaOf("client-0", true)
+	require.Less(t, *q.DailyRemaining, int64(40_000))
+	require.Equal(t, wire.QuotaLow, q.State)
+	require.Equal(t, 1, strings.Count(log.String(), "event=rate_limit_warning"))
+	require.Contains(t, log.String(), "clientSlug=client-0")
+	require.Equal(t, int64(5), *r.quotaOf("client-0", false).UsedToday, "the question for usage was a call too")
+}
+
+func TestQuotaOfTheDay(t *testing.T) {
+	portals := portalsOf(2)
+	portals[0].DailyLimit = 5
+	r := newRig(t, rigOptions{portals: portals})
+	for range 4 { // account-info was the first
+		require.Equal(t, http.StatusOK, r.call("client-0", "GET", contacts, nil).status)
+	}
+	got := r.call("client-0", "GET", contacts, nil)
+	require.Equal(t, wire.CodeQuotaExhausted, got.code())
+	require.NotEmpty(t, got.header.Get("Retry-After"))
+	require.Equal(t, wire.QuotaExhausted, r.quotaOf("client-0", false).State)
+	require.Zero(t, r.hubspot.Count().ByPortal[1000].Throttled, "HubSpot need not say no")
+	require.Equal(t, http.StatusOK, r.call("client-1", "GET", contacts, nil).status)
+}
+
+func TestParkedPortal(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	require.Equal(t, http.StatusOK, r.call("client-0", "GET", contacts, nil).status)
+	r.hubspot.SetFaults(sandbox.Fault{Portal: 1000, PathPrefix: contacts, Status: 477, Times: 1})
+	require.Equal(t, 477, r.call("client-0", "GET", contacts, nil).status)
+	got := r.call("client-0", "GET", contacts, nil)
+	require.Equal(t, wire.CodePortalParked, got.code())
+	require.NotEmpty(t, got.header.Get("Retry-After"))
+	require.Equal(t, wire.QuotaParked, r.quotaOf("client-0", false).State)
+	require.Equal(t, http.StatusOK, r.call("client-1", "GET", contacts, nil).status)
+}
+
+// Callers that together want far more than HubSpot allows are queued, and
+// HubSpot never has to refuse one.
+func TestThreat54FloodStaysWithinTheBurst(t *testing.T) {
+	const limit = 20
+	portals := portalsOf(2)
+	portals[0].BurstLimit = limit
+	r := newRig(t, rigOptions{portals: portals})
+	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Second) // more than one of HubSpot's windows
+	defer cancel()
+	var wg sync.WaitGroup
+	for range 8 {
+		client := wire.NewClient(r.socket) // a caller of its own
+		wg.Go(func() {
+			defer client.Close()
+			for ctx.Err() == nil {
+				resp, err := client.Call(ctx, wire.CallRequest{Slug: entryOf(portals[0]).Slug, Method: "GET", Target: contacts})
+				if err == nil {
+					_ = resp.Body.Close()
+				}
+			}
+		})
+	}
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			require.Equal(t, http.StatusOK, r.call("client-1", "GET", contacts, nil).status, "the others go on")
+			time.Sleep(50 * time.Millisecond)
+		}
+	})
+	wg.Wait()
+	tally := r.hubspot.Count().ByPortal[1000]
+	require.Zero(t, tally.Throttled)
+	require.GreaterOrEqual(t, tally.OK, 2*limit-2, "what the limit allows is used")
+}
