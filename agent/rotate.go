@@ -212,7 +212,7 @@ func (a *Agent) compareScopes(ctx context.Context, rot *rotation) *wire.Problem 
 			return p
 		}
 		rot.note = "the new token's scopes could not be read and were not compared with the old one's: " + p.Detail
-		return nil //nolint:nilerr // it stands in the note
+		return nil
 	}
 	rot.fresh.Scopes = now
 	before, p := a.scopesOf(ctx, rot.old)
