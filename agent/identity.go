@@ -114,7 +114,7 @@ func (id *identity) take(c *credential, v verdict, resume bool) {
 	defer id.mu.Unlock()
 	switch {
 	case v.problem != nil && !v.settled && id.confirmedLocked(c.PortalID):
-	case id.settled && !v.settled && !(resume && v.problem == nil):
+	case id.settled && !v.settled && (!resume || v.problem != nil):
 	default:
 		id.takeLocked(v)
 	}

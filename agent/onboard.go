@@ -94,7 +94,7 @@ func (a *Agent) serveFleet(w http.ResponseWriter, r *http.Request, req apiReques
 	out := &lines{w: w, rc: http.NewResponseController(w)}
 	verifyRows(r.Context(), k, rows, workers, job.verify, out)
 	if r.Context().Err() != nil {
-		return nil // the caller has gone: nothing is written
+		return nil //nolint:nilerr // the caller has gone: nothing is written
 	}
 	dryRun := req.query.Get("dryRun") == "true"
 	out.write(a.writeRows(r, rows, job, dryRun, out))

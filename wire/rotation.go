@@ -31,7 +31,7 @@ const (
 // The steps of a rotation that the agent sees, and ticks, by itself.
 const (
 	StepStoreWritten     = "store_written"      // the new token is in the store
-	StepNewTokenVerified = "new_token_verified" // HubSpot named the same portal for it
+	StepNewTokenVerified = "new_token_verified" //nolint:gosec // no token: HubSpot named the same portal for it
 	StepCRMReadAnswered  = "crm_read_answered"  // a read of CRM data with it was answered
 	StepSeenInRecords    = "seen_in_records"    // the audit log has calls made with it
 	StepOldTokenRefused  = "old_token_refused"  // HubSpot answered 401 to the old one

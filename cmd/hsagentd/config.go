@@ -222,7 +222,7 @@ func (c *config) readFile(e *env, path string, named bool) error {
 // readOwned reads a file that only its owner can change, and whose owner is
 // this user or root: the config says where tokens are sent.
 func readOwned(e *env, path string) (_ []byte, err error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) //nolint:gosec // the user's own choice
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}

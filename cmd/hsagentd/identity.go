@@ -102,12 +102,12 @@ func passphraseFile(e *env) (_ []byte, err error) {
 func openPassphrase(e *env, name string) (*os.File, error) {
 	n, err := strconv.Atoi(strings.TrimPrefix(name, "/dev/fd/"))
 	if err != nil {
-		return os.OpenFile(name, os.O_RDONLY|syscall.O_NOCTTY, 0) //nolint:gosec // the user's own choice
+		return os.OpenFile(name, os.O_RDONLY|syscall.O_NOCTTY, 0)
 	}
 	if n == 0 {
 		return e.stdin, nil
 	}
-	if f := os.NewFile(uintptr(n), "descriptor "+strconv.Itoa(n)); n > 0 && f != nil { //nolint:gosec // n is above 0
+	if f := os.NewFile(uintptr(n), "descriptor "+strconv.Itoa(n)); n > 0 && f != nil {
 		return f, nil
 	}
 	return nil, fmt.Errorf("descriptor %d: %w", n, fs.ErrInvalid)

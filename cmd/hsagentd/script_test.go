@@ -28,7 +28,6 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // a leftover below /tmp harms nobody
-	//nolint:gosec // a directory of our own
 	out, err := exec.Command("go", "build", "-o", dir+"/", "github.com/hsagent/hsagentd/cmd/hsagentd", "github.com/hsagent/hsagentd/cmd/hsctl").CombinedOutput()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%s%v\n", out, err)
@@ -118,7 +117,7 @@ func shortDir(t *testing.T) string {
 // environment but extra.
 func hsagentd(t *testing.T, home string, extra []string, args ...string) *exec.Cmd {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), filepath.Join(binaries, "hsagentd"), args...) //nolint:gosec // built above
+	cmd := exec.CommandContext(t.Context(), filepath.Join(binaries, "hsagentd"), args...)
 	cmd.Env = append([]string{"HOME=" + home, "HSAGENT_CONFIG=" + home + "/config.toml", "PATH=" + os.Getenv("PATH")}, extra...)
 	return cmd
 }

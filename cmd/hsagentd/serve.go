@@ -262,7 +262,7 @@ func groupID(key, name string) (int, error) {
 		return -1, nil
 	}
 	if n, err := strconv.ParseUint(name, 10, 31); err == nil {
-		return int(n), nil //nolint:gosec // 31 bits
+		return int(n), nil
 	}
 	g, err := user.LookupGroup(name)
 	if err != nil {

@@ -221,7 +221,7 @@ type lockFile struct{ f *os.File }
 
 // takeLock takes the lock at path, or says who has it.
 func takeLock(path string) (*lockFile, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600) //nolint:gosec // beside a path of the config
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err != nil {
 		return nil, withCode(exitConfig, fmt.Errorf("open the lock: %w", err))
 	}

@@ -33,7 +33,7 @@ func start(t *testing.T, extra ...string) *running {
 	out, code := outputOf(t, hsagentd(t, home, nil, append([]string{"init"}, pathFlags(home)...)...))
 	require.Zero(t, code, out)
 	r := &running{Cmd: hsagentd(t, home, extra), home: home, socket: home + "/s/a.sock"}
-	log, err := os.Create(home + "/log") //nolint:gosec // the test's own
+	log, err := os.Create(home + "/log")
 	require.NoError(t, err)
 	r.Stdout, r.Stderr = log, log
 	require.NoError(t, r.Start())
@@ -101,17 +101,17 @@ func TestThreat14And15ProcessIsClosed(t *testing.T) {
 	if os.Getuid() != 0 {
 		// The same user, another process.
 		for _, name := range []string{"mem", "environ", "maps", "fd"} {
-			_, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", r.Process.Pid, name)) //nolint:gosec // fixed names
+			_, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", r.Process.Pid, name))
 			require.ErrorIs(t, err, os.ErrPermission, name)
 		}
 	}
 	// A process that is not dumpable belongs to root in /proc, whoever runs it,
 	// and refuses another process that lacks privileges.
 	for _, name := range []string{"mem", "environ", "maps", "auxv"} {
-		cmd := exec.CommandContext(t.Context(), "cat", fmt.Sprintf("/proc/%d/%s", r.Process.Pid, name)) //nolint:gosec // fixed names
+		cmd := exec.CommandContext(t.Context(), "cat", fmt.Sprintf("/proc/%d/%s", r.Process.Pid, name))
 		if os.Getuid() == 0 {
 			// Root without any capability is a same-uid process like any other.
-			cmd = exec.CommandContext(t.Context(), "setpriv", append([]string{"--bounding-set=-all", "--inh-caps=-all"}, cmd.Args...)...) //nolint:gosec // fixed names
+			cmd = exec.CommandContext(t.Context(), "setpriv", append([]string{"--bounding-set=-all", "--inh-caps=-all"}, cmd.Args...)...)
 		}
 		out, err := cmd.CombinedOutput()
 		require.Error(t, err, name)
@@ -196,7 +196,7 @@ func TestThreat35SocketPathIsTaken(t *testing.T) {
 			if before != nil {
 				require.True(t, os.SameFile(before, after), "it was touched")
 			}
-			if b, err := os.ReadFile(path + ".victim"); err == nil { //nolint:gosec // the test's own
+			if b, err := os.ReadFile(path + ".victim"); err == nil {
 				require.Equal(t, "precious", string(b))
 			}
 		})

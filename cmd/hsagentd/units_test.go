@@ -15,7 +15,7 @@ const packaging = "../../packaging"
 // directives reads a unit file: the values of each key, in their order.
 func directives(t *testing.T, file string) map[string][]string {
 	t.Helper()
-	b, err := os.ReadFile(file) //nolint:gosec // of this repository
+	b, err := os.ReadFile(file)
 	require.NoError(t, err)
 	all := map[string][]string{}
 	for line := range strings.Lines(string(b)) {
@@ -35,7 +35,6 @@ func TestUnits(t *testing.T) {
 		"SystemCallArchitectures": "native", "RestrictSUIDSGID": "yes", "LockPersonality": "yes",
 		"RestartPreventExitStatus": "2 78", "WatchdogSec": "60s", "WatchdogSignal": "SIGKILL",
 	}
-	//nolint:gosec // the name of a file, no credential
 	system := map[string]string{
 		"User": "hsagent", "LoadCredential": "identity:/etc/hsagent/identity.txt",
 		"StateDirectory": "hsagent", "StateDirectoryMode": "0700",
@@ -68,12 +67,12 @@ func TestUnitsAnalyzed(t *testing.T) {
 	dir := shortDir(t)
 	var files []string
 	for _, name := range []string{"hsagentd.service", "hsagentd.socket"} {
-		b, err := os.ReadFile(filepath.Join(packaging, "systemd/system", name)) //nolint:gosec // of this repository
+		b, err := os.ReadFile(filepath.Join(packaging, "systemd/system", name))
 		require.NoError(t, err)
 		// The binary need not be installed for the unit to be right.
 		text := strings.ReplaceAll(string(b), "/usr/bin/hsagentd", binaries+"/hsagentd")
 		files = append(files, filepath.Join(dir, name))
-		require.NoError(t, os.WriteFile(files[len(files)-1], []byte(text), 0o600)) //nolint:gosec // the test's own
+		require.NoError(t, os.WriteFile(files[len(files)-1], []byte(text), 0o600))
 	}
 	out, err := exec.CommandContext(t.Context(), "systemd-analyze", append([]string{"verify", "--man=no", "--recursive-errors=no"}, files...)...).CombinedOutput()
 	require.NoError(t, err, string(out))
