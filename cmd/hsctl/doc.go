@@ -5,13 +5,15 @@
 //
 // Hsctl holds no secret and needs none. It speaks to the agent's Unix socket
 // and to nothing else: no HubSpot, no store, no audit database. It links none
-// of the code that handles them, and a test holds it to that. Only two verbs
-// carry a secret at all, from the user to the agent: onboard a token, unlock a
-// passphrase. Both read it from a terminal without echo, from stdin or from a
-// file; no flag and no argument takes one, because arguments show in the
-// process list and stay in the shell's history. What hsctl says on stderr goes
-// through [wire.MaskTokens], so that a token pasted in the wrong place does not
-// spread any further.
+// of the code that handles them, and a test holds it to that. Only four verbs
+// carry a secret at all, from the user to the agent: onboard, rotate and verify
+// a token, unlock a passphrase. They read it from a terminal without echo, from
+// stdin or from a file; no flag and no argument takes one, because arguments show
+// in the process list and stay in the shell's history. A list of clients with
+// their tokens is checked here, row by row, and no message about it repeats a
+// cell that could be a token. What hsctl says on stderr goes through
+// [wire.MaskTokens], so that a token pasted in the wrong place does not spread
+// any further.
 //
 // # What it prints
 //

@@ -78,7 +78,7 @@ func terminal(v any) (fd int, ok bool) {
 	if !isFile {
 		return -1, false
 	}
-	fd = int(f.Fd()) //nolint:gosec // a descriptor fits an int
+	fd = int(f.Fd())
 	return fd, term.IsTerminal(fd)
 }
 

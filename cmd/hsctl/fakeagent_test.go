@@ -38,6 +38,9 @@ type fakeAgent struct {
 	damaged bool
 	hostile bool // the fleet has names that attack terminals and spreadsheets
 	records uint64
+
+	confirmed bool // CI secrets has the new token
+	healthy   bool // the doctor finds nothing
 }
 
 func newFakeAgent(t testing.TB) *fakeAgent {
@@ -81,9 +84,24 @@ func (a *fakeAgent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if strings.HasPrefix(r.URL.Path, "/v1/rotations") {
+		a.rotations(w, r, body)
+		return
+	}
 	switch route := r.Method + " " + r.URL.Path; route {
+	case "POST /v1/onboard", "POST /v1/rotate":
+		a.fleetRows(w, r, body)
+	case "POST /v1/verify":
+		a.checkToken(w, body)
+	case "GET /v1/quota":
+		a.quotas(w, r)
 	case "GET /v1/status":
 		at := wire.At(time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC))
+		if a.healthy {
+			answer(w, wire.Status{Version: wire.Version, PID: 77, Upstream: "https://api.hubapi.com",
+				Store: wire.StoreStatus{Path: "/s", Version: 7, LoadedAt: &at}, Audit: wire.AuditStatus{Path: "/a", Size: 1, Durable: 1}})
+			return
+		}
 		answer(w, wire.Status{Version: "9.9.9", PID: 77, StartedAt: at, UptimeSeconds: 3661, Upstream: "https://api.hubapi.com",
 			Store:   wire.StoreStatus{Path: "/var/lib/hsagent/store.age", Version: 7, LoadedAt: &at, LastError: "version went back"},
 			Audit:   wire.AuditStatus{Path: "/var/lib/hsagent/audit", Size: a.records, Durable: a.records},
@@ -117,6 +135,11 @@ func (a *fakeAgent) fleet() []wire.Portal {
 			TokenFingerprint: "0123456789ab"},
 		{Slug: "beta-inc", PortalID: 87654321, Datacenter: "na1", State: wire.StateQuarantined, Reason: "token opens another portal"},
 		{Slug: "gamma-gmbh", State: wire.StateRejected, Reason: "no token"},
+	}
+	if a.healthy {
+		now := wire.At(time.Now())
+		fleet[0].LastRotatedAt = &now
+		return fleet[:1]
 	}
 	if a.hostile {
 		fleet[1].Reason = "=HYPERLINK(\"http://evil\")"
@@ -152,6 +175,8 @@ func (a *fakeAgent) portal(w http.ResponseWriter, r *http.Request, body []byte) 
 	switch r.Method + " " + verb {
 	case "POST resume":
 		p.State, p.Reason = wire.StateReady, ""
+	case "POST rotate":
+		a.posts = append(a.posts, r.URL.Path+"?"+r.URL.RawQuery+" "+string(body))
 	case "POST verify":
 		if p.State == wire.StateRejected {
 			problem(w, wire.Errorf(wire.CodePortalRejected, "%s: no token", name))

@@ -75,7 +75,7 @@ func readPassphrase(ctx context.Context, e *env, fd int) (string, error) {
 	default:
 		return readSecret(ctx, e.stdin)
 	}
-	f, err := os.Open(name) //nolint:gosec // the user names the file
+	f, err := os.Open(name)
 	if err != nil {
 		return "", &exitError{wire.ExitUsage, err}
 	}

@@ -18,6 +18,7 @@ import (
 var tokenKinds = []string{"service-key", "private-app", "static-app"}
 
 type onboardOptions struct {
+	fleet     fleetOptions
 	portalID  int64
 	kind      string
 	tokenFile string
@@ -29,15 +30,24 @@ type onboardOptions struct {
 func newOnboard(e *env) *cobra.Command {
 	o := &onboardOptions{}
 	cmd := &cobra.Command{
-		Use:   "onboard SLUG",
-		Short: "Verify a client's token and put it into the store",
+		Use:   "onboard SLUG | --csv FILE",
+		Short: "Verify the tokens of one or of many clients and put them into the store",
 		Example: `hsctl onboard acme-corp --portal-id 12345678
 pass show hubspot/acme | hsctl onboard acme-corp --portal-id 12345678
-hsctl onboard acme-corp --token-file acme.token --dry-run`,
+hsctl onboard acme-corp --token-file acme.token --dry-run
+hsctl onboard --csv clients.csv --dry-run
+pass show hubspot/clients.csv | hsctl onboard --csv - -o csv >results.csv`,
 		Long: `The token comes from a prompt without echo, from stdin, or from a file: never
 from an argument. The agent asks HubSpot which portal it opens, and stores it only
-if that is the portal of --portal-id, where given.`,
-		Args:              positional(1, 1),
+if that is the portal of --portal-id, where given.
+
+A CSV has the columns clientSlug,portalToken,expectedPortalId, with commas,
+semicolons or TABs. With a header they may stand in any order, beside others and
+with the column kind. Empty lines and lines that start with # do not count. A row
+that is bad, or whose token is, is named and left out. The store is written once,
+at the end: an interrupted run leaves it as it was. JSON is one line a row as
+results come, then one line of counts.`,
+		Args:              positional(0, 1),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		Annotations:       exits(5, 7, 8, 12, 13),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -55,12 +65,20 @@ func (o *onboardOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.kind, "kind", "", "`kind` of token: service-key, private-app or static-app")
 	f.StringVar(&o.tokenFile, "token-file", "", "read the token from `FILE`, which others may not read")
 	f.BoolVar(&o.dryRun, "dry-run", false, "verify only, write nothing")
+	o.fleet.addFlags(f)
+	f.BoolVar(&o.fleet.resume, "resume", false, "with --csv, do not send tokens of slugs that the store has")
 }
 
 func (o *onboardOptions) run(ctx context.Context, e *env, args []string) error {
 	slugs, err := parseSlugs(args)
 	if err != nil {
 		return err
+	}
+	if err := o.fleet.check(args, o.hasPortalID || o.kind != "" || o.tokenFile != ""); err != nil {
+		return err
+	}
+	if o.fleet.csv != "" {
+		return o.fleet.run(ctx, e, "/v1/onboard", o.dryRun)
 	}
 	switch {
 	case o.kind != "" && !slices.Contains(tokenKinds, o.kind):
@@ -73,7 +91,7 @@ func (o *onboardOptions) run(ctx context.Context, e *env, args []string) error {
 		return err
 	}
 	defer c.Close()
-	token, err := o.token(ctx, e, slugs[0])
+	token, err := e.token(ctx, o.tokenFile, "token of "+slugs[0].String())
 	if err != nil {
 		return err
 	}
@@ -89,22 +107,22 @@ func (o *onboardOptions) run(ctx context.Context, e *env, args []string) error {
 	return e.emitPortal(p)
 }
 
-// token reads the token from the file, the terminal or stdin.
-func (o *onboardOptions) token(ctx context.Context, e *env, slug wire.Slug) (wire.Token, error) {
-	s, err := o.readToken(ctx, e, slug)
+// token reads a token from the file, the terminal or stdin; what says which one.
+func (e *env) token(ctx context.Context, file, what string) (wire.Token, error) {
+	s, err := e.readToken(ctx, file, what)
 	if err != nil {
-		return wire.Token{}, fmt.Errorf("read the token of %s: %w", slug, err)
+		return wire.Token{}, fmt.Errorf("read the %s: %w", what, err)
 	}
 	t := wire.NewToken(strings.TrimSpace(s))
 	if err := t.Check(); err != nil {
-		return wire.Token{}, usagef("%s: %w", slug, err)
+		return wire.Token{}, usagef("%s: %w", what, err)
 	}
 	return t, nil
 }
 
-func (o *onboardOptions) readToken(ctx context.Context, e *env, slug wire.Slug) (string, error) {
-	if o.tokenFile != "" {
-		f, err := openPrivate(o.tokenFile)
+func (e *env) readToken(ctx context.Context, file, what string) (string, error) {
+	if file != "" {
+		f, err := openPrivate(file)
 		if err != nil {
 			return "", err
 		}
@@ -112,7 +130,7 @@ func (o *onboardOptions) readToken(ctx context.Context, e *env, slug wire.Slug) 
 		return readSecret(ctx, f)
 	}
 	if _, ok := terminal(e.stdin); ok {
-		return e.prompt(ctx, fmt.Sprintf("token of %s (not shown): ", slug))
+		return e.prompt(ctx, what+" (not shown): ")
 	}
 	return readSecret(ctx, e.stdin)
 }
@@ -120,7 +138,7 @@ func (o *onboardOptions) readToken(ctx context.Context, e *env, slug wire.Slug) 
 // openPrivate opens a file with a secret. A regular file that every user of the
 // machine may read is refused.
 func openPrivate(path string) (io.ReadCloser, error) {
-	f, err := os.Open(path) //nolint:gosec // the user names the file
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}

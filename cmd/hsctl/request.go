@@ -188,7 +188,7 @@ func (o *callOptions) openBody(e *env, req *wire.CallRequest) (io.Closer, error)
 		req.Body = io.NopCloser(e.stdin)
 		return none, nil
 	}
-	f, err := os.Open(name) //nolint:gosec // the user names the file
+	f, err := os.Open(name)
 	if err != nil {
 		return nil, &exitError{wire.ExitUsage, fmt.Errorf("-d: %w", err)}
 	}

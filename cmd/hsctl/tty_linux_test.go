@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -33,7 +34,7 @@ type screen struct {
 // newScreen starts hsctl with all three streams at a terminal.
 func newScreen(t *testing.T, a *fakeAgent, args ...string) *screen {
 	t.Helper()
-	s := &screen{t: t, cmd: exec.Command("hsctl", args...), done: make(chan struct{})} //nolint:gosec // the test names the arguments
+	s := &screen{t: t, cmd: exec.Command("hsctl", args...), done: make(chan struct{})}
 	s.cmd.Env = append(os.Environ(), "HSAGENT_SOCK="+a.socket, "NO_COLOR=", "TERM=xterm")
 	keys, err := pty.Start(s.cmd)
 	require.NoError(t, err)
@@ -178,7 +179,7 @@ func TestInterrupt(t *testing.T) {
 	for _, args := range [][]string{{"call", "acme-corp", "GET", "/hangs"}, {"audit", "tail", "-f"}} {
 		t.Run(args[0], func(t *testing.T) {
 			a := newFakeAgent(t)
-			cmd := exec.Command("hsctl", args...) //nolint:gosec // the test names the arguments
+			cmd := exec.Command("hsctl", args...)
 			cmd.Env = append(os.Environ(), "HSAGENT_SOCK="+a.socket)
 			out, err := cmd.StdoutPipe()
 			require.NoError(t, err)
@@ -208,4 +209,55 @@ func TestClosedStdout(t *testing.T) {
 	code := run(context.Background(), []string{"--socket", a.socket, "call", "acme-corp", "GET", "/echo"}, e)
 	require.Equal(t, wire.ExitFailed, code)
 	require.Empty(t, stderr.String())
+}
+
+// clientsFile writes a CSV that others may not read.
+func clientsFile(t *testing.T, rows ...string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "clients.csv")
+	require.NoError(t, os.WriteFile(path, []byte(strings.Join(rows, "\n")), 0o600))
+	return path
+}
+
+func TestTerminalBar(t *testing.T) {
+	a := newFakeAgent(t)
+	path := clientsFile(t, "new-a,"+token("a")+",42", "new-b,"+token("b")+",666")
+	code, text := newScreen(t, a, "onboard", "--csv", path).end()
+	require.Equal(t, wire.ExitFailed, code, text)
+	require.Contains(t, text, "\r["+strings.Repeat(".", barWidth)+"] 0 of 2 rows")
+	require.Contains(t, text, "\r["+strings.Repeat("#", barWidth/2)+strings.Repeat(".", barWidth/2)+"] 1 of 2 rows, about 0s left\x1b[K\r\x1b[K")
+	require.Contains(t, text, "\x1b[K2      new-b                \x1b[31mrejected\x1b[0m  identity_mismatch")
+	require.NotContains(t, text, "0000-4000")
+
+	code, text = newScreen(t, a, "onboard", "--csv", path, "--quiet").end()
+	require.Equal(t, wire.ExitFailed, code, text)
+	require.NotContains(t, text, " rows, ")
+	code, text = newScreen(t, a, "onboard", "--csv", "-").end()
+	require.Equal(t, wire.ExitUsage, code, text)
+}
+
+// TestTerminalOnboardInterrupted: Ctrl-C while tokens are verified leaves
+// nothing written, and says so.
+func TestTerminalOnboardInterrupted(t *testing.T) {
+	a := newFakeAgent(t)
+	s := newScreen(t, a, "onboard", "--csv", clientsFile(t, "new-a,"+token("a")+",42", "hangs,"+token("b")+",43"))
+	s.await("new-a  42            ")
+	s.key("\x03")
+	code, text := s.end()
+	require.Equal(t, wire.ExitInterrupted, code, text)
+	require.Contains(t, text, "hsctl: interrupted: nothing was written\n")
+	require.NotContains(t, text, "shred")
+}
+
+func TestTerminalChecklist(t *testing.T) {
+	a := newFakeAgent(t)
+	s := newScreen(t, a, "rotate", "acme-corp")
+	s.await("new token of acme-corp (not shown): ")
+	s.key(madeUpToken + "\r")
+	code, text := s.end()
+	require.Equal(t, 0, code, text)
+	require.NotContains(t, text, "0000-4000")
+	require.Contains(t, text, "\x1b[32m[x]\x1b[0m the new token is in the store")
+	require.Contains(t, text, "[ ] CI secrets has it")
+	require.Contains(t, text, "next: when CI secrets has it")
 }

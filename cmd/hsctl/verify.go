@@ -14,25 +14,50 @@ import (
 // HubSpot once, within the portal's own quota.
 const verifyAtOnce = 8
 
+type verifyOptions struct {
+	all        bool
+	tokenStdin bool
+	portalID   int64
+
+	hasPortalID bool // the flag was given
+}
+
 func newVerify(e *env) *cobra.Command {
-	var all bool
+	o := &verifyOptions{}
 	cmd := &cobra.Command{
-		Use:   "verify [SLUG...] [--all]",
+		Use:   "verify [SLUG...] [--all] [--token-stdin]",
 		Short: "Ask HubSpot again which portals the tokens open",
 		Example: `hsctl verify acme-corp
-hsctl verify --all`,
+hsctl verify --all
+pass show hubspot/new | hsctl verify --token-stdin --portal-id 12345678`,
+		Long: `With --token-stdin it asks about a token that is not in the store, and stores
+nothing: "OK — portal 12345678 (STANDARD)", or "MISMATCH — token belongs to portal
+87654321, expected 12345678" and exit code 13.`,
 		Args:              positional(0, -1),
 		ValidArgsFunction: completeSlugs(e, 0),
 		Annotations:       exits(5, 7, 8, 9, 10, 11, 12, 13),
-		RunE:              func(cmd *cobra.Command, args []string) error { return runVerify(cmd.Context(), e, args, all) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.hasPortalID = cmd.Flags().Changed("portal-id")
+			return o.run(cmd.Context(), e, args)
+		},
 	}
-	cmd.Flags().BoolVar(&all, "all", false, "verify every portal")
+	f := cmd.Flags()
+	f.BoolVar(&o.all, "all", false, "verify every portal")
+	f.BoolVar(&o.tokenStdin, "token-stdin", false, "check the token on stdin, which is not in the store")
+	f.Int64Var(&o.portalID, "portal-id", 0, "with --token-stdin, `ID` of the portal that the token has to open")
 	return cmd
 }
 
-func runVerify(ctx context.Context, e *env, args []string, all bool) error {
-	if all == (len(args) > 0) {
-		return usagef("verify: want either slugs or --all")
+func (o *verifyOptions) run(ctx context.Context, e *env, args []string) error {
+	switch {
+	case o.hasPortalID && !o.tokenStdin:
+		return usagef("verify: --portal-id wants --token-stdin; a slug's portal is in the store")
+	case o.hasPortalID && o.portalID <= 0:
+		return usagef("--portal-id %d: want the number of a portal, such as 12345678", o.portalID)
+	case o.tokenStdin && (o.all || len(args) > 0), !o.tokenStdin && o.all == (len(args) > 0):
+		return usagef("verify: want either slugs, --all or --token-stdin")
+	case o.tokenStdin:
+		return runTokenCheck(ctx, e, o.portalID)
 	}
 	slugs, err := parseSlugs(args)
 	if err != nil {
@@ -53,7 +78,7 @@ func runVerify(ctx context.Context, e *env, args []string, all bool) error {
 		}
 		return verified(p)
 	}
-	if all {
+	if o.all {
 		portals, err := c.Portals(ctx)
 		if err != nil {
 			return err

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+// barWidth is how many characters show how far the work has come.
+const barWidth = 30
+
+// A progress tells on stderr how much of some work is done: as a bar on a
+// terminal, elsewhere as a line whenever another tenth is done.
+type progress struct {
+	e           *env
+	bar         bool
+	total, done int
+	begun       time.Time
+}
+
+func newProgress(e *env, total int) *progress {
+	_, ok := terminal(e.stderr)
+	p := &progress{e: e, bar: ok && e.getenv("TERM") != "dumb", total: total, begun: time.Now()}
+	p.draw()
+	return p
+}
+
+// step counts one more as done.
+func (p *progress) step() {
+	before := p.done * 10 / p.total
+	p.done++
+	if after := p.done * 10 / p.total; !p.bar && after > before {
+		p.e.note("%d of %d rows (%d %%)", p.done, p.total, after*10)
+	}
+	p.draw()
+}
+
+// draw shows the bar.
+func (p *progress) draw() {
+	if !p.bar || p.e.global.quiet || p.done >= p.total {
+		return
+	}
+	full := p.done * barWidth / p.total
+	left := ""
+	if p.done > 0 {
+		per := time.Since(p.begun) / time.Duration(p.done)
+		left = fmt.Sprintf(", about %s left", (per * time.Duration(p.total-p.done)).Round(time.Second))
+	}
+	_, _ = fmt.Fprintf(p.e.stderr, "\r[%s%s] %d of %d rows%s\x1b[K", // a bar that cannot be shown is no loss
+		strings.Repeat("#", full), strings.Repeat(".", barWidth-full), p.done, p.total, left)
+}
+
+// erase takes the bar away, to make room for other lines.
+func (p *progress) erase() {
+	if p.bar && !p.e.global.quiet {
+		_, _ = io.WriteString(p.e.stderr, "\r\x1b[K") // see draw
+	}
+}
