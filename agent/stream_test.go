@@ -1,0 +1,209 @@
+package agent_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/hsagent/hsagentd/agent"
+	"github.com/hsagent/hsagentd/agent/hubspot"
+	"github.com/hsagent/hsagentd/agent/hubspot/sandbox"
+	"github.com/hsagent/hsagentd/auditstore/chain"
+	"github.com/hsagent/hsagentd/wire"
+)
+
+func TestThreat55CallersThatHangUp(t *testing.T) {
+	const cuts = 24 // eight of each portal: few enough to be sent before its limits are known
+	r := newRig(t, rigOptions{})
+	r.ready(3)
+	require.Equal(t, 200, r.call("client-0", "GET", contacts, nil).status)
+	before := runtime.NumGoroutine()
+	get := "GET /v1/call/client-%d" + contacts + " HTTP/1.1\r\nHost: hsagent\r\n\r\n"
+	post := "POST /v1/call/client-%d" + contacts + " HTTP/1.1\r\nHost: hsagent\r\nContent-Length: 1000\r\n\r\n"
+	tests := []struct {
+		name  string
+		send  string
+		fault sandbox.Fault
+		read  int // bytes of the answer before the caller goes
+	}{
+		{"before the answer", get, sandbox.Fault{PathPrefix: "/crm", Hang: true}, 0},
+		{"in the answer", get, sandbox.Fault{PathPrefix: "/crm", Fill: 64 << 20}, 5000},
+		{"in its own body", post + strings.Repeat("x", 500), sandbox.Fault{PathPrefix: "/crm", Delay: 10 * time.Millisecond}, 0},
+	}
+	total := 0
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r.hubspot.SetFaults(tt.fault)
+			conns := make([]net.Conn, cuts)
+			for i := range conns {
+				conns[i] = r.dial()
+				_, err := fmt.Fprintf(conns[i], tt.send, i%3)
+				require.NoError(t, err)
+			}
+			eventually(t, func() bool {
+				return len(slices.DeleteFunc(r.records(chain.Filter{Kind: chain.CallIntent}), func(rec chain.Record) bool { return !ofCalls(rec) })) == 1+total+cuts
+			}, "all are on their way")
+			for _, conn := range conns {
+				_, err := io.CopyN(io.Discard, conn, int64(tt.read))
+				require.NoError(t, err)
+				require.NoError(t, conn.Close())
+			}
+			total += cuts
+			out := r.checkLog()[1:] // all but the first call
+			require.Len(t, out, total)
+			for _, rec := range out[total-cuts:] {
+				require.Equal(t, string(wire.CodeClientAbort), rec.Error)
+			}
+		})
+	}
+	r.http().CloseIdleConnections()
+	eventually(t, func() bool { return runtime.NumGoroutine() <= before+20 }, "goroutines end: %d before", before)
+	r.hubspot.ClearFaults()
+	require.Equal(t, 200, r.call("client-0", "GET", contacts, nil).status)
+}
+
+func TestUpstreamBreaksOff(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	r.ready(3)
+	for _, fault := range []sandbox.Fault{
+		{Truncate: 10}, {Truncate: 10, Chunked: true}, {DropAfterHeaders: true}, {Fill: 1 << 20, Truncate: 700_000}, {Gzip: true, Truncate: 20},
+		{Raw: []byte("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort")}, {Raw: []byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")},
+		{Raw: []byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")},
+	} {
+		fault.PathPrefix = "/crm"
+		r.hubspot.SetFaults(fault)
+		req, err := http.NewRequest("GET", "http://hsagent/", nil)
+		require.NoError(t, err)
+		got := r.try(req, "/v1/call/client-0"+contacts)
+		require.Equal(t, 200, got.status, "%+v", fault)
+		require.Error(t, got.err, "a broken answer must not look whole: %+v", fault)
+		out := r.outcomeOf(got)
+		require.Equal(t, string(wire.CodeUpstreamInvalid), out.Error)
+		require.Equal(t, 200, out.StatusCode)
+	}
+	r.checkLog()
+}
+
+func TestUpstreamHangs(t *testing.T) {
+	r := newRig(t, rigOptions{upstream: func(c *hubspot.UpstreamConfig) { c.HeaderTimeout = 200 * time.Millisecond }})
+	eventually(t, func() bool { return r.call("client-0", "GET", contacts, nil).status == 200 }, "ready")
+	r.hubspot.SetFaults(sandbox.Fault{PathPrefix: "/crm", Hang: true})
+	got := r.call("client-0", "POST", contacts, strings.NewReader("{}"))
+	p := got.refused(t, wire.CodeUpstreamTimeout)
+	require.Contains(t, p.Detail, "not known", "nobody knows whether it was carried out")
+	require.Equal(t, string(wire.CodeUpstreamTimeout), r.outcomeOf(got).Error)
+	r.checkLog()
+}
+
+func TestUpstreamIsDown(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	r.ready(3)
+	r.upstream.Close()
+	before := len(r.came())
+	r.call("client-0", "POST", contacts, strings.NewReader("{}")).refused(t, wire.CodeUpstreamUnreachable)
+	require.Len(t, r.came(), before)
+	r.checkLog()
+}
+
+func TestRequestBytesAreBounded(t *testing.T) {
+	const limit = 100_000
+	r := newRig(t, rigOptions{config: func(c *agent.Config) { c.MaxRequestBytes = limit }})
+	r.ready(3)
+	got := r.call("client-0", "POST", contacts, bytes.NewReader(make([]byte, limit+1)))
+	got.refused(t, wire.CodeTooLarge)
+	require.Empty(t, r.came(), "its length was told: nothing left")
+
+	// Without a length it shows on the way; what has left is recorded.
+	req, err := http.NewRequest("POST", "http://hsagent/", io.LimitReader(endless{}, limit+1))
+	require.NoError(t, err)
+	got = r.try(req, "/v1/call/client-0"+contacts)
+	got.refused(t, wire.CodeTooLarge)
+	require.Equal(t, string(wire.CodeTooLarge), r.outcomeOf(got).Error)
+
+	for _, body := range []io.Reader{bytes.NewReader(make([]byte, limit)), io.LimitReader(endless{}, limit)} {
+		got := r.call("client-0", "POST", contacts, body)
+		require.Empty(t, got.code(), got.body)
+		require.Equal(t, int64(limit), *r.outcomeOf(got).RequestBytes)
+	}
+	r.checkLog()
+}
+
+type endless struct{}
+
+func (endless) Read(b []byte) (int, error) {
+	for i := range b {
+		b[i] = 'x'
+	}
+	return len(b), nil
+}
+
+func TestThreat43OnePortalTakesItsShareAlone(t *testing.T) {
+	r := newRig(t, rigOptions{config: func(c *agent.Config) { c.MaxInFlight = 80 }})
+	r.ready(3)
+	r.hubspot.SetFaults(sandbox.Fault{PathPrefix: "/crm", Portal: 1000, Hang: true})
+	var busy int
+	for i := range 30 {
+		conn := r.dial()
+		_, err := io.WriteString(conn, "GET /v1/call/client-0"+contacts+" HTTP/1.1\r\nHost: hsagent\r\n\r\n")
+		require.NoError(t, err)
+		if i < 20 { // a quarter of all places
+			eventually(t, func() bool { return r.agent.Status().CallsInFlight == i+1 }, "call %d hangs", i)
+			continue
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		require.NoError(t, err)
+		require.Equal(t, 503, resp.StatusCode)
+		require.Equal(t, string(wire.CodeBusy), resp.Header.Get(wire.HeaderError))
+		require.NotEmpty(t, resp.Header.Get("Retry-After"))
+		busy++
+	}
+	require.Equal(t, 10, busy)
+	for range 50 {
+		require.Equal(t, 200, r.call("client-1", "GET", contacts, nil).status)
+	}
+	st, err := r.client.Status(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, 20, st.CallsInFlight)
+}
+
+func TestMaxInFlight(t *testing.T) {
+	r := newRig(t, rigOptions{config: func(c *agent.Config) { c.MaxInFlight = 2 }})
+	r.ready(3)
+	r.hubspot.SetFaults(sandbox.Fault{PathPrefix: "/crm", Hang: true})
+	for i := range 2 {
+		conn := r.dial()
+		_, err := fmt.Fprintf(conn, "GET /v1/call/client-%d%s HTTP/1.1\r\nHost: hsagent\r\n\r\n", i, contacts)
+		require.NoError(t, err)
+		eventually(t, func() bool { return r.agent.Status().CallsInFlight == i+1 }, "call %d hangs", i)
+	}
+	r.call("client-2", "GET", contacts, nil).refused(t, wire.CodeBusy)
+	require.Equal(t, 200, r.api("GET", "/v1/status", "").status)
+}
+
+// Draining breaks off what does not end by itself, and records it.
+func TestDrainRecordsWhatItBreaksOff(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	r.ready(3)
+	r.hubspot.SetFaults(sandbox.Fault{PathPrefix: "/crm", Hang: true})
+	conn := r.dial()
+	_, err := io.WriteString(conn, "POST /v1/call/client-0"+contacts+" HTTP/1.1\r\nHost: hsagent\r\n\r\n")
+	require.NoError(t, err)
+	eventually(t, func() bool { return len(r.came()) == 1 }, "it has arrived")
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	require.Error(t, r.agent.Drain(ctx))
+	out := r.checkLog()
+	require.Len(t, out, 1)
+	require.Equal(t, string(wire.CodeBusy), out[0].Error)
+}
