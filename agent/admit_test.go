@@ -56,7 +56,7 @@ func TestThreat32WrongPassphrasesCostTime(t *testing.T) {
 		}}}
 		began := time.Now()
 		for range 20 {
-			err := a.Unlock(t.Context(), []byte("guess"))
+			err := a.Unlock(t.Context(), nil, []byte("guess"))
 			var p *wire.Problem
 			require.ErrorAs(t, err, &p)
 			require.Equal(t, wire.CodeBadPassphrase, p.Code)
@@ -68,7 +68,7 @@ func TestThreat32WrongPassphrasesCostTime(t *testing.T) {
 		began = time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		require.ErrorIs(t, a.Unlock(ctx, []byte("guess")), context.DeadlineExceeded)
+		require.ErrorIs(t, a.Unlock(ctx, nil, []byte("guess")), context.DeadlineExceeded)
 		require.Equal(t, time.Second, time.Since(began))
 		require.Equal(t, 20, tries)
 	})

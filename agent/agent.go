@@ -145,7 +145,7 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	}
 	a.spawn(a.reverify)
 	a.spawn(a.retireAll)
-	err := a.unlock(ctx, nil)
+	err := a.unlock(ctx, nil, nil)
 	switch {
 	case errors.Is(err, credstore.ErrPassphrase):
 		a.log.InfoContext(ctx, "locked: the identity needs a passphrase; unlock with: hsctl unlock")

@@ -193,7 +193,7 @@ func (a *Agent) getPortal(w http.ResponseWriter, _ *http.Request, req apiRequest
 }
 
 func (a *Agent) postLock(w http.ResponseWriter, r *http.Request, _ apiRequest) *wire.Problem {
-	if err := a.Lock(context.WithoutCancel(r.Context())); err != nil {
+	if err := a.Lock(context.WithoutCancel(r.Context()), auditCaller(callerOf(r))); err != nil {
 		return wire.Errorf(wire.CodeAuditUnavailable, "the agent is locked, but that was not recorded: %v", err)
 	}
 	return a.getStatus(w, r, apiRequest{})
@@ -204,7 +204,7 @@ func (a *Agent) postUnlock(w http.ResponseWriter, r *http.Request, _ apiRequest)
 	if p := readJSON(w, r, &in); p != nil {
 		return p
 	}
-	if err := a.Unlock(r.Context(), []byte(in.Passphrase)); err != nil {
+	if err := a.Unlock(r.Context(), auditCaller(callerOf(r)), []byte(in.Passphrase)); err != nil {
 		return asProblem(err)
 	}
 	return a.getStatus(w, r, apiRequest{})

@@ -125,10 +125,7 @@ func (a *Agent) admit(c *call, r *http.Request) *wire.Problem {
 func (c *call) send(ctx context.Context) (*http.Response, *wire.Problem) {
 	deadline := time.Now().Add(c.wait)
 	for retry := 1; ; retry++ {
-		var problem *wire.Problem
-		c.grant, problem = c.cred.lane.governor.Acquire(ctx, quota.Ask{
-			Caller: c.fairKey(), Search: c.op.Search, Wait: time.Until(deadline),
-		})
+		problem := c.queue(ctx, deadline)
 		if problem != nil {
 			return nil, problem
 		}
@@ -149,13 +146,13 @@ func (c *call) send(ctx context.Context) (*http.Response, *wire.Problem) {
 // connection where the first one broke under it. Where it returns no answer,
 // the outcome is recorded.
 func (c *call) sendOnce(ctx context.Context) (*http.Response, *wire.Problem) {
-	defer c.grant.Done(quota.Answer{}) // whatever happens below, the place is not kept for ever
+	defer c.leave(nil) // whatever happens below, the place is not kept for ever
 	req := &hubspot.Request{Method: c.method, Target: c.target, Header: c.header.Clone()}
 	if c.body != nil {
 		req.Body, req.Length = c.body.attempt(), c.body.length
 	}
 	resp, err := c.cred.lane.pool.Send(ctx, req, c.cred.Token, c.intent)
-	c.grant.Done(c.limits(resp))
+	c.leave(resp)
 	if err == nil {
 		if problem := unreadable(resp); problem != nil {
 			_ = resp.Body.Close() // nothing of it is used
@@ -188,7 +185,9 @@ func (c *call) intent(repeat bool) error {
 		return wire.Errorf(wire.CodeAuditUnavailable, "nothing was sent: the call could not be recorded: %v", err)
 	}
 	c.sent = time.Now()
-	c.grant.Sent()
+	if c.grant != nil {
+		c.grant.Sent()
+	}
 	return nil
 }
 

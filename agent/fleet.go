@@ -158,7 +158,7 @@ func updateProblem(slug wire.Slug, err error) *wire.Problem {
 	case errors.As(err, &p):
 		return p
 	case errors.Is(err, credstore.ErrConflict), errors.Is(err, credstore.ErrRollback), errors.Is(err, credstore.ErrMassRemoval):
-		return wire.Errorf(wire.CodeConflict, "slug %s: the store was not changed: %v", slug, err)
+		return wire.Errorf(wire.CodeConflict, "the store was not changed: %v", err)
 	default:
 		return wire.Errorf(wire.CodeInternal, "slug %s: the store was not changed: %v", slug, err)
 	}

@@ -58,7 +58,7 @@ func TestThreat01AnswerOfAnotherPortal(t *testing.T) {
 			require.NoError(t, err)
 			r.awaitState(slug, wire.StateQuarantined) // to verify is not to resume
 			require.NoError(t, r.client.Do(t.Context(), http.MethodPost, "/v1/portals/"+slug+"/resume", nil, nil, nil))
-			require.Equal(t, http.StatusOK, r.call(slug, "GET", contacts, nil).status)
+			r.awaitState(slug, wire.StateReady)
 		})
 	}
 	require.Equal(t, http.StatusOK, r.call(portals[len(tests)].Slug, "GET", contacts, nil).status)

@@ -28,7 +28,7 @@ type throttle struct {
 // Unlock reads the identity with the passphrase and loads the store. It is a
 // no-op where the agent is not locked. Each wrong passphrase doubles the time
 // until the next is tried.
-func (a *Agent) Unlock(ctx context.Context, passphrase []byte) error {
+func (a *Agent) Unlock(ctx context.Context, by *chain.Caller, passphrase []byte) error {
 	a.unlocks.mu.Lock()
 	defer a.unlocks.mu.Unlock()
 	if a.keys.Load() != nil {
@@ -41,7 +41,7 @@ func (a *Agent) Unlock(ctx context.Context, passphrase []byte) error {
 			return context.Cause(ctx)
 		}
 	}
-	err := a.unlock(ctx, passphrase)
+	err := a.unlock(ctx, by, passphrase)
 	switch {
 	case errors.Is(err, credstore.ErrPassphrase):
 		if len(passphrase) > 0 { // else it is no guess
@@ -57,7 +57,7 @@ func (a *Agent) Unlock(ctx context.Context, passphrase []byte) error {
 }
 
 // unlock reads the identity and loads the store.
-func (a *Agent) unlock(ctx context.Context, passphrase []byte) error {
+func (a *Agent) unlock(ctx context.Context, by *chain.Caller, passphrase []byte) error {
 	id, err := a.cfg.LoadIdentity(passphrase)
 	if err != nil {
 		return err
@@ -70,15 +70,17 @@ func (a *Agent) unlock(ctx context.Context, passphrase []byte) error {
 	if err := a.loadLocked(ctx, false); err != nil {
 		return err
 	}
-	if len(passphrase) > 0 {
-		a.record(ctx, a.event(chain.AgentUnlocked))
+	if by != nil { // nobody did it at the start
+		rec := a.event(chain.AgentUnlocked)
+		rec.Caller = by
+		a.record(ctx, rec)
 	}
 	return nil
 }
 
 // Lock forgets all tokens. Calls in flight end; later ones are refused until
 // Unlock.
-func (a *Agent) Lock(ctx context.Context) error {
+func (a *Agent) Lock(ctx context.Context, by *chain.Caller) error {
 	k := a.keys.Swap(nil) // at once: loads may be waiting for the store's lock
 	a.loads.Lock()
 	defer a.loads.Unlock()
@@ -96,7 +98,9 @@ func (a *Agent) Lock(ctx context.Context) error {
 	for _, c := range k.creds {
 		c.lane.pool.Close()
 	}
-	_, err := a.audit.Append(ctx, a.event(chain.AgentLocked))
+	rec := a.event(chain.AgentLocked)
+	rec.Caller = by
+	_, err := a.audit.Append(ctx, rec)
 	return err
 }
 
@@ -109,7 +113,7 @@ func (a *Agent) Reload(ctx context.Context, force bool) error {
 		a.loads.Unlock()
 		// Locked, or the identity could not be read at the start: try again,
 		// which succeeds for an identity without a passphrase.
-		err := a.Unlock(ctx, nil)
+		err := a.Unlock(ctx, a.selfCaller, nil)
 		var p *wire.Problem
 		if errors.As(err, &p) && p.Code == wire.CodeBadPassphrase {
 			return wire.Errorf(wire.CodeLocked, "the agent is locked: unlock it with: hsctl unlock")

@@ -60,6 +60,27 @@ func (c *call) again(resp *http.Response, problem *wire.Problem, retry int) (tim
 	return 0, false
 }
 
+// queue waits for a place in the portal's quota. A question of the agent's own
+// goes on without one in the end: what HubSpot says of a token is worth more
+// than what is believed of its quota.
+func (c *call) queue(ctx context.Context, deadline time.Time) (problem *wire.Problem) {
+	c.grant, problem = c.cred.lane.governor.Acquire(ctx, quota.Ask{
+		Caller: c.fairKey(), Search: c.op.Search, Wait: time.Until(deadline),
+	})
+	if problem != nil && c.caller.Agent && ctx.Err() == nil {
+		return nil
+	}
+	return problem
+}
+
+// leave gives the quota its place back, with what the answer says of it. A
+// second leave of the same attempt does nothing.
+func (c *call) leave(resp *http.Response) {
+	if c.grant != nil {
+		c.grant.Done(c.limits(resp))
+	}
+}
+
 // limits is what an answer says of the portal's quota, nil for none.
 func (c *call) limits(resp *http.Response) quota.Answer {
 	if resp == nil {
