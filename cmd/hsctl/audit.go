@@ -23,12 +23,13 @@ func newAudit(e *env) *cobra.Command {
 		Short: "Read and verify the log of all calls",
 		Example: `hsctl audit tail -f
 hsctl audit query --slug acme-corp --from 2026-11-01 --to 2026-11-30
-hsctl audit verify`,
-		Annotations: exits(8, 12, 13),
+hsctl audit verify
+hsctl audit reconcile`,
+		Annotations: exits(5, 7, 8, 9, 12, 13),
 		Args:        subcommandNeeded,
 		RunE:        missing,
 	}
-	cmd.AddCommand(newAuditQuery(e), newAuditTail(e), newAuditVerify(e))
+	cmd.AddCommand(newAuditQuery(e), newAuditTail(e), newAuditVerify(e), newAuditReconcile(e))
 	return cmd
 }
 
