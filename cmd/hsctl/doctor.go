@@ -174,12 +174,15 @@ func (c *checkup) agent(ctx context.Context, e *env) {
 	}
 	c.store(st)
 	c.auditLog(st)
+	if st.Locked {
+		return // it knows no portals now
+	}
 	portals, err := cl.Portals(ctx)
 	if err != nil {
 		c.fail("portals", "see who may call: socket_group and the policy in the agent's config", "%s", message(err))
 		return
 	}
-	c.portals(portals, st.Locked)
+	c.portals(portals)
 }
 
 // oneLine is a hint of several lines as one.
@@ -215,7 +218,7 @@ func (c *checkup) auditLog(st *wire.Status) {
 }
 
 // portals has a line for every portal that is not ready.
-func (c *checkup) portals(portals []wire.Portal, locked bool) {
+func (c *checkup) portals(portals []wire.Portal) {
 	ready := 0
 	for _, p := range portals {
 		name, fix := "portal "+p.Slug, ""
@@ -239,18 +242,15 @@ func (c *checkup) portals(portals []wire.Portal, locked bool) {
 		}
 		c.fail(name, fix, "%s", why)
 	}
-	switch {
-	case len(portals) == 0 && locked: // said already
-	case len(portals) == 0:
+	if len(portals) == 0 {
 		c.warn("portals", "hsctl onboard SLUG, or hsctl onboard --csv FILE", "the store has none")
-	default:
-		c.ok("portals", "%d of %d are ready", ready, len(portals))
+		return
 	}
-	stale, _ := stalePortals(portals, time.Now().Add(-staleToken))
-	if len(stale) > 0 {
+	c.ok("portals", "%d of %d are ready", ready, len(portals))
+	if stale, _ := stalePortals(portals, time.Now().Add(-staleToken)); len(stale) > 0 {
 		c.warn("token age", "hsctl portals --stale 180d, then hsctl rotate SLUG", "%d tokens are older than 180 days, that of %s among them",
 			len(stale), stale[0].Slug)
-	} else if len(portals) > 0 {
+	} else {
 		c.ok("token age", "none is older than 180 days")
 	}
 }

@@ -41,6 +41,7 @@ type fakeAgent struct {
 
 	confirmed bool // CI secrets has the new token
 	healthy   bool // the doctor finds nothing
+	locked    bool
 }
 
 func newFakeAgent(t testing.TB) *fakeAgent {
@@ -88,6 +89,10 @@ func (a *fakeAgent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.rotations(w, r, body)
 		return
 	}
+	if a.locked && r.URL.Path != "/v1/status" {
+		problem(w, wire.Errorf(wire.CodeLocked, "the agent is locked"))
+		return
+	}
 	switch route := r.Method + " " + r.URL.Path; route {
 	case "POST /v1/onboard", "POST /v1/rotate":
 		a.fleetRows(w, r, body)
@@ -98,7 +103,7 @@ func (a *fakeAgent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "GET /v1/status":
 		at := wire.At(time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC))
 		if a.healthy {
-			answer(w, wire.Status{Version: wire.Version, PID: 77, Upstream: "https://api.hubapi.com",
+			answer(w, wire.Status{Version: wire.Version, PID: 77, Locked: a.locked, Upstream: "https://api.hubapi.com",
 				Store: wire.StoreStatus{Path: "/s", Version: 7, LoadedAt: &at}, Audit: wire.AuditStatus{Path: "/a", Size: 1, Durable: 1}})
 			return
 		}

@@ -63,13 +63,14 @@ func TestScripts(t *testing.T) {
 					ts.Fatalf("exit code %d, want %d", got, want)
 				}
 			},
-			// agent damaged|hostile|healthy: make the fake agent so.
+			// agent damaged|hostile|healthy|locked: make the fake agent so.
 			"agent": func(ts *testscript.TestScript, _ bool, args []string) {
 				a := agentOf(ts)
 				a.set(func() {
 					a.damaged = a.damaged || args[0] == "damaged"
 					a.hostile = a.hostile || args[0] == "hostile"
 					a.healthy = a.healthy || args[0] == "healthy"
+					a.locked = a.locked || args[0] == "locked"
 				})
 			},
 			// received TEXT: the agent got a request to change something with TEXT in it.

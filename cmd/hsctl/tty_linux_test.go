@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -260,4 +261,22 @@ func TestTerminalChecklist(t *testing.T) {
 	require.Contains(t, text, "\x1b[32m[x]\x1b[0m the new token is in the store")
 	require.Contains(t, text, "[ ] CI secrets has it")
 	require.Contains(t, text, "next: when CI secrets has it")
+}
+
+// TestThreat57ProcessList: while tokens are on their way, neither the arguments
+// nor the environment of hsctl has one.
+func TestThreat57ProcessList(t *testing.T) {
+	a := newFakeAgent(t)
+	s := newScreen(t, a, "onboard", "--csv", clientsFile(t, "new-a,"+token("a")+",42", "hangs,"+token("b")+",43"))
+	s.await("new-a  42            ")
+	for _, file := range []string{"cmdline", "environ"} {
+		b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(s.cmd.Process.Pid), file))
+		require.NoError(t, err)
+		require.NotEmpty(t, b)
+		require.NotContains(t, string(b), "0000-4000")
+	}
+	s.key("\x03")
+	code, text := s.end()
+	require.Equal(t, wire.ExitInterrupted, code)
+	require.NotContains(t, text, "0000-4000")
 }
