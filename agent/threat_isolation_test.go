@@ -40,7 +40,7 @@ func TestThreat01RotationsNeverCrossSlugs(t *testing.T) {
 		portals, clients, calls = 20, 64, 20_000
 		writes, perWrite        = 25, 4 // 100 rotations
 	)
-	r := newRig(t, rigOptions{portals: portalsOf(portals)})
+	r := newRig(t, rigOptions{portals: portalsOf(portals), quiet: true})
 	r.ready(portals)
 
 	var (

@@ -48,7 +48,7 @@ func TestThreat03NothingLeavesBeforeItsIntentIsDurable(t *testing.T) {
 }
 
 func TestThreat04ResentRequestsHaveIntentsOfTheirOwn(t *testing.T) {
-	const calls, clients = 2000, 16
+	const calls, clients = 2000, 32
 	tests := []struct {
 		method string
 		header []string
@@ -65,7 +65,7 @@ func TestThreat04ResentRequestsHaveIntentsOfTheirOwn(t *testing.T) {
 			if tt.header != nil {
 				n = calls / 10
 			}
-			r := newRig(t, rigOptions{portals: portalsOf(2)})
+			r := newRig(t, rigOptions{portals: portalsOf(2), quiet: true})
 			r.ready(2)
 			r.hubspot.SetFaults(sandbox.Fault{PathPrefix: "/crm", Every: 2, DropBefore: true})
 			var (
