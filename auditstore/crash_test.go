@@ -23,7 +23,11 @@ import (
 // is killed, if the environment says so.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("AUDIT_TEST_WRITER"); dir != "" {
-		if err := writeUntilKilled(dir); err != nil {
+		write := writeUntilKilled
+		if what := os.Getenv("AUDIT_TEST_EIO"); what != "" {
+			write = func(dir string) error { return writeIntoEIO(dir, what) }
+		}
+		if err := write(dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
