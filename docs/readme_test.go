@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -19,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/hsagent/hsagentd/agent/hubspot/sandbox"
+	"github.com/hsagent/hsagentd/wire"
 )
 
 // nobody is who the tests of a user's own agent run as where they run as root,
@@ -70,6 +72,45 @@ func TestReadmeSetup(t *testing.T) {
 	hub, err := sandbox.New(play).Start()
 	require.NoError(t, err)
 	t.Cleanup(hub.Close)
+	out := setUp(t, hub, block(t, "setup"), play.Portals[0].Token, "")
+	for _, want := range []string{"recipient age1", `"state": "ready"`, `"results":[`, `"kind":"call.intent"`, `"damaged": 0`} {
+		require.Contains(t, out, want)
+	}
+	require.NotContains(t, out, "pat-na1-")
+}
+
+// The commands for many clients, on a sandbox whose HubSpot has made the new
+// token already.
+func TestReadmeFleet(t *testing.T) {
+	play := sandbox.Demo()
+	server := sandbox.New(play)
+	hub, err := server.Start()
+	require.NoError(t, err)
+	t.Cleanup(hub.Close)
+	clients := "clientSlug,portalToken,expectedPortalId\n"
+	for _, p := range play.Portals {
+		clients += fmt.Sprintf("%s,%s,%d\n", p.Slug, p.Token.Reveal(), p.ID)
+	}
+	next := sandbox.NewToken("na1")
+	require.NoError(t, server.Rotate(play.Portals[0].ID, next))
+	out := setUp(t, hub, "hsagentd init\nhsagentd &\n"+block(t, "fleet"), next, clients)
+	for _, want := range []string{
+		"nothing was written", `"done":true,"ok":3,"exists":0,"rejected":0`, "calls leave with the new token now",
+		`"state": "switched"`, `"dailyRemaining": 6`, "3 of 3 are ready",
+	} {
+		require.Contains(t, out, want)
+	}
+	for _, p := range play.Portals {
+		require.NotContains(t, out, p.Token.Reveal())
+	}
+	require.NotContains(t, out, next.Reveal())
+}
+
+// setUp runs lines of a shell as an ordinary user whose hsagentd has the
+// sandbox for its HubSpot, and returns what they print. The token is on stdin,
+// the clients are in clients.csv.
+func setUp(t *testing.T, hub *sandbox.Listening, lines string, stdin wire.Token, clients string) string {
+	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "hs")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
@@ -77,9 +118,10 @@ func TestReadmeSetup(t *testing.T) {
 	// Where HubSpot is, and that the agent needs a moment to start, is all that
 	// the sandbox changes.
 	files := map[string]string{
-		"ca.pem": string(hub.CAPEM),
-		"token":  play.Portals[0].Token.Reveal() + "\n",
-		"setup":  block(t, "setup"),
+		"ca.pem":      string(hub.CAPEM),
+		"clients.csv": clients,
+		"token":       stdin.Reveal() + "\n",
+		"setup":       lines,
 		"hsagentd": "#!/bin/bash\n" +
 			`if [ "$1" = init ]; then set -- "$@" --upstream "` + hub.URL + `" --upstream-ca "` + dir + `/ca.pem"; fi` + "\n" +
 			`exec "` + programs + `/hsagentd" "$@"` + "\n",
@@ -111,11 +153,7 @@ func TestReadmeSetup(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	t.Cleanup(func() { stopGroup(t, cmd) })
-	out := run(ctx, t, cmd)
-	for _, want := range []string{"recipient age1", `"state": "ready"`, `"results":[`, `"kind":"call.intent"`, `"damaged": 0`} {
-		require.Contains(t, out, want)
-	}
-	require.NotContains(t, out, "pat-na1-")
+	return run(ctx, t, cmd)
 }
 
 // stopGroup ends what a shell left in the background and waits for it.
