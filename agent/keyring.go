@@ -51,7 +51,7 @@ func newKeyring(store *credstore.Store, prev *keyring, fresh []*credential, newL
 				old = f
 			}
 		}
-		if old != nil && old.BaseURL == e.BaseURL {
+		if old != nil && old.BaseURL == e.BaseURL && old.PortalID == e.PortalID {
 			c.lane = old.lane
 		} else {
 			l, err := newLane(e)

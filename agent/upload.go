@@ -10,8 +10,9 @@ import (
 )
 
 // maxReplay is how much of a body is kept so that it can be sent again. A
-// longer body is streamed all the same, but sent once.
-const maxReplay = 1 << 20
+// longer body is streamed all the same, but sent once: a thousand uploads at
+// once must not fill the memory.
+const maxReplay = 256 << 10
 
 var (
 	errUpload   = errors.New("the body could not be read from the caller")
