@@ -202,14 +202,18 @@ func (c *call) passOn(ctx context.Context, w http.ResponseWriter, resp *http.Res
 		w.Header().Set("Connection", "close")
 	}
 	w.WriteHeader(resp.StatusCode)
-	n, code := stream(ctx, w, body, kept, resp.ContentLength, cancel)
+	ended := func(n int64, code wire.Code) {
+		if leaked || body.Leaked() {
+			code = wire.CodeLeakMasked
+		}
+		c.outcome(result{resp: resp, bytes: n, code: code, kept: kept})
+	}
+	n, code := stream(ctx, w, body, kept, resp.ContentLength, ended, cancel)
 	_ = resp.Body.Close() // its end, or why it broke, is known
-	res := result{resp: resp, bytes: n, code: code, kept: kept}
+	ended(n, code)
 	if leaked || body.Leaked() {
-		res.code = wire.CodeLeakMasked
 		c.agent.log.Error("HubSpot's answer contained the token; it was masked", "slug", c.slug.String(), "call_id", c.id)
 	}
-	c.outcome(res)
 	if code != "" {
 		_ = http.NewResponseController(w).Flush() // a broken answer is more than none; the caller may have gone
 		panic(http.ErrAbortHandler)               // so that the caller sees a broken answer, not a short one

@@ -23,8 +23,10 @@ var copyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
 // stream passes body on to the caller as it comes, flushing whenever HubSpot
 // pauses, and returns how many bytes went through and what broke it, if
-// anything did. length is the answer's Content-Length, or -1.
-func stream(ctx context.Context, w http.ResponseWriter, body io.Reader, kept *excerpt, length int64, cancel context.CancelCauseFunc) (n int64, code wire.Code) {
+// anything did. length is the answer's Content-Length, or -1; where it tells
+// which bytes are the last, ended is called before the caller gets them: who
+// has read a whole answer finds its outcome in the log.
+func stream(ctx context.Context, w http.ResponseWriter, body io.Reader, kept *excerpt, length int64, ended func(int64, wire.Code), cancel context.CancelCauseFunc) (n int64, code wire.Code) {
 	buf := copyBuffers.Get().(*[32 << 10]byte)
 	defer copyBuffers.Put(buf)
 	idle := time.AfterFunc(idleBody, func() { cancel(errIdle) })
@@ -35,6 +37,9 @@ func stream(ctx context.Context, w http.ResponseWriter, body io.Reader, kept *ex
 		if k > 0 {
 			idle.Reset(idleBody)
 			kept.add(buf[:k])
+			if n+int64(k) == length {
+				ended(length, "")
+			}
 			if _, werr := w.Write(buf[:k]); werr != nil {
 				return n, wire.CodeClientAbort
 			}
