@@ -44,6 +44,10 @@ fuzz: ## run each fuzz target for FUZZTIME (30s)
 bench: ## run the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
+.PHONY: fill
+fill: ## write a log of N made-up records to DIR, for benchmarks
+	$(GO) run ./packaging/fill -n $(or $(N),1000000) -dir '$(DIR)'
+
 .PHONY: cover
 cover: ## write coverage.out and print the total
 	CGO_ENABLED=1 $(GO) test -race -coverprofile coverage.out -coverpkg ./... ./... && $(GO) tool cover -func coverage.out | tail -n 1
