@@ -41,8 +41,13 @@ fuzz: ## run each fuzz target for FUZZTIME (30s)
 	    echo "== $$(dirname $$f) $$t"; $(GO) test -run '^$$' -fuzz "^$$t$$" -fuzztime $(FUZZTIME) ./$$(dirname $$f); done; done
 
 .PHONY: bench
-bench: ## run the benchmarks
-	$(GO) test -run '^$$' -bench . -benchmem ./...
+bench: ## run the Go benchmarks (BENCHFLAGS='-count 10' for benchstat)
+	$(GO) test -run '^$$' -bench . -benchmem $(BENCHFLAGS) ./...
+
+.PHONY: bench-peers
+bench-peers: build ## measure hsagentd beside nginx, haproxy, ReverseProxy and none (BENCHFLAGS='-json FILE')
+	$(GO) build -o $(BIN)/bench ./packaging/bench
+	$(BIN)/bench peers $(BENCHFLAGS)
 
 .PHONY: fill
 fill: ## write a log of N made-up records to DIR, for benchmarks
