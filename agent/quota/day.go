@@ -17,10 +17,11 @@ type day struct {
 	begins time.Time // the last midnight
 	ends   time.Time // the next
 
-	limit     *int64
-	remaining *int64    // told, and counted on by our own calls
-	told      time.Time // when remaining was
-	toldOf    time.Time // when the call was sent whose answer told it
+	limit  *int64
+	said   int64     // what is left by HubSpot's last word, if left is not nil
+	left   *int64    // said, less our calls that it may not include; may be negative
+	told   time.Time // when HubSpot last said something of it
+	latest time.Time // when the newest answer came: one to a later call is newer
 
 	exhausted time.Time // none left until then; the zero time otherwise
 	low       bool      // it was said that little is left
@@ -52,7 +53,7 @@ func (d *day) turn(now time.Time) {
 // over ends an exhaustion whose time has come.
 func (d *day) over(now time.Time) {
 	if !d.exhausted.IsZero() && !now.Before(d.exhausted) {
-		d.exhausted, d.remaining = time.Time{}, nil
+		d.exhausted, d.left = time.Time{}, nil
 	}
 }
 
@@ -61,41 +62,65 @@ func (d *day) spent() bool { return !d.exhausted.IsZero() }
 
 // use counts a call that is being sent.
 func (d *day) use() {
-	if d.remaining != nil && *d.remaining > 0 {
-		*d.remaining--
+	if d.left != nil {
+		*d.left--
 	}
 }
 
-// tell takes what HubSpot said of the day at a time, in answer to a call that
-// was sent at another. A word on yesterday, or older than the last, is not
-// taken.
-func (d *day) tell(now, sent time.Time, limit *int64, remaining int64) {
-	if sent.Before(d.begins) || sent.Before(d.toldOf) || remaining < 0 {
+// tell takes what the answer to a says of the day. Unseen is how many of our
+// other calls it may not include. An answer to a call that was sent before
+// midnight is about yesterday.
+//
+// What is left only falls, unless the client buys more. Of calls that were on
+// their way together, the one of which the answer names the smallest number was
+// therefore counted last, and it includes those of which the answers name
+// larger ones.
+func (d *day) tell(a attempt, limit *int64, said, unseen int64) {
+	if a.sent.Before(d.begins) || said < 0 {
 		return
 	}
-	if limit != nil && *limit > 0 {
+	newer := d.left == nil || !a.sent.Before(d.latest)
+	if limit != nil && *limit > 0 && (newer || d.limit == nil) {
 		n := *limit
 		d.limit = &n
 	}
-	d.remaining, d.told, d.toldOf = &remaining, now, sent
+	d.told = a.done
+	if !newer && said >= d.said {
+		*d.left++ // it is included in the last word, and need not be taken off
+		return
+	}
+	left := said - unseen
+	d.said, d.left = said, &left
+	if newer {
+		d.latest = a.done
+	}
 	switch {
-	case remaining > 0:
+	case said > 0:
 		d.exhausted = time.Time{}
-	case now.Sub(d.begins) < earlyDay:
-		d.exhausted = now.Add(earlyRetry)
+	case a.done.Sub(d.begins) < earlyDay:
+		d.exhausted = a.done.Add(earlyRetry)
 	default:
 		d.exhausted = d.ends
 	}
+}
+
+// remaining is how many calls are left, as far as is known; nil if nothing is.
+func (d *day) remaining() *int64 {
+	if d.left == nil {
+		return nil
+	}
+	n := max(*d.left, 0)
+	return &n
 }
 
 // fallen reports once that fewer than below are left. It is ready to do so
 // again when there clearly are more, and on the next day.
 func (d *day) fallen(below int64) bool {
 	switch {
-	case d.remaining == nil:
-	case *d.remaining >= below+below/10:
+	case d.left == nil:
+	case *d.left >= below+below/10:
 		d.low = false
-	case *d.remaining < below && !d.low:
+	case *d.left < below && !d.low:
 		d.low = true
 		return true
 	}

@@ -117,16 +117,55 @@ func TestExhaustion(t *testing.T) {
 	})
 }
 
+// TestAnswersOutOfOrder has answers come in another order than that in which
+// HubSpot counted the calls.
 func TestAnswersOutOfOrder(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		g := quota.New(quota.Config{Slug: slug(t)})
-		first, _ := g.Acquire(t.Context(), quota.Ask{})
-		first.Sent()
-		time.Sleep(time.Millisecond)
-		spend(t, g, quota.Ask{}, daily(1000, 500))
-		first.Done(daily(1000, 501))
-		require.EqualValues(t, 500, *g.Quota().DailyRemaining)
-	})
+	const counts, silent = true, false // whether the answer tells the day's rest
+	type answer struct {
+		of    int // the call, by the order of sending
+		tells bool
+		left  int
+		want  int // known afterwards
+	}
+	tests := []struct {
+		name    string
+		answers []answer // to calls that were all sent before the first came
+	}{
+		{"in order", []answer{{0, counts, 502, 500}, {1, counts, 501, 500}, {2, counts, 500, 500}}},
+		{"the last comes first", []answer{{2, counts, 500, 498}, {0, counts, 502, 499}, {1, counts, 501, 500}}},
+		{"counted in another order", []answer{{0, counts, 500, 498}, {2, counts, 501, 499}, {1, counts, 502, 500}}},
+		{"one tells nothing", []answer{{0, silent, 0, 0}, {1, counts, 501, 499}, {2, counts, 500, 499}}},
+		{"the last tells nothing", []answer{{1, counts, 501, 499}, {2, counts, 500, 499}, {0, silent, 0, 499}}},
+		{"others call as well", []answer{{1, counts, 300, 298}, {0, counts, 502, 299}, {2, counts, 100, 100}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := quota.New(quota.Config{Slug: slug(t)})
+				var out []*quota.Grant
+				for range tt.answers {
+					gr, problem := g.Acquire(t.Context(), quota.Ask{})
+					require.Nil(t, problem)
+					gr.Sent()
+					out = append(out, gr)
+					time.Sleep(time.Millisecond)
+				}
+				for _, a := range tt.answers {
+					if !a.tells {
+						out[a.of].Done(quota.Answer{Got: true, Status: 200})
+					} else {
+						out[a.of].Done(daily(1000, a.left))
+					}
+					if a.want > 0 {
+						require.EqualValues(t, a.want, *g.Quota().DailyRemaining)
+					}
+					time.Sleep(time.Millisecond)
+				}
+				spend(t, g, quota.Ask{}, daily(1000, 900))
+				require.EqualValues(t, 900, *g.Quota().DailyRemaining, "a later call's answer is believed, whatever it says")
+			})
+		})
+	}
 }
 
 // TestThreat54BudgetIsNotOverrun has 50 callers run into the end of the day's

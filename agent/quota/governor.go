@@ -78,8 +78,9 @@ func (g *Governor) SetDaily(limit, used int64, collectedAt time.Time) {
 	}
 	g.mu.Lock()
 	now := g.turn()
-	if !collectedAt.After(now) {
-		g.day.tell(collectedAt, collectedAt, &limit, max(limit-used, 0))
+	if !collectedAt.After(now) && !collectedAt.Before(g.day.latest) {
+		a := attempt{sent: collectedAt, done: collectedAt}
+		g.day.tell(a, &limit, max(limit-used, 0), g.unseen(collectedAt))
 	}
 	warn := g.warning()
 	g.settle(now)
@@ -255,8 +256,12 @@ func (g *Governor) learn(a attempt, search bool, answer Answer) {
 		case refused && answer.Limit == "burst":
 			g.burst.observe(a, 0)
 		}
-		if answer.DailyRemaining != nil {
-			g.day.tell(a.done, a.sent, answer.DailyLimit, *answer.DailyRemaining)
+		switch {
+		case refused && answer.Limit == "daily":
+			g.day.tell(a, answer.DailyLimit, 0, 0)
+		case answer.DailyRemaining != nil:
+			a.told = true
+			g.day.tell(a, answer.DailyLimit, *answer.DailyRemaining, g.unseen(a.sent)-1)
 		}
 	}
 	g.burst.end(a)
@@ -269,7 +274,6 @@ func (g *Governor) learn(a attempt, search bool, answer Answer) {
 	}
 	switch {
 	case refused && answer.Limit == "daily":
-		g.day.tell(a.done, a.sent, answer.DailyLimit, 0)
 	case refused && search && answer.Limit != "burst":
 		g.refuseSearch(a, retryAfter)
 	case refused:
@@ -287,6 +291,20 @@ func (g *Governor) learn(a attempt, search bool, answer Answer) {
 			g.search.answered(a)
 		}
 	}
+}
+
+// unseen is how many of our calls a word on the day, made at some time after
+// since, may not include: those on their way, and those that have ended after
+// since and told nothing of the day themselves.
+func (g *Governor) unseen(since time.Time) int64 {
+	w := &g.burst
+	n := w.sent
+	for i := len(w.past) - 1; i >= 0 && w.past[i].done.After(since); i-- {
+		if !w.past[i].told {
+			n++
+		}
+	}
+	return int64(n)
 }
 
 // refuseSearch halves the search limit after a 429: others search in the same
@@ -330,7 +348,7 @@ func (g *Governor) place(now time.Time, search bool, pos int) (at time.Time, cod
 	}
 	// With the day's last calls on their way it is for their answers to say
 	// whether there are more.
-	if left := g.day.remaining; left != nil && g.burst.out > 0 && *left < int64(g.burst.out-g.burst.sent+pos) {
+	if left := g.day.left; left != nil && g.burst.out > 0 && *left < int64(g.burst.out-g.burst.sent+pos) {
 		free = false
 	}
 	if free {
@@ -449,6 +467,6 @@ func (g *Governor) warning() func() {
 	if g.cfg.Warn == nil || !g.day.fallen(g.cfg.WarnBelow) {
 		return func() {}
 	}
-	left := *g.day.remaining
+	left := *g.day.remaining()
 	return func() { g.cfg.Warn(left) }
 }

@@ -17,7 +17,7 @@ func (g *Governor) Quota() wire.Quota {
 	q := wire.Quota{
 		Slug:           g.cfg.Slug.String(),
 		DailyLimit:     copied(g.day.limit),
-		DailyRemaining: copied(g.day.remaining),
+		DailyRemaining: g.day.remaining(),
 		ResetsAt:       &resets,
 		State:          g.state(now),
 	}
@@ -46,9 +46,9 @@ func (g *Governor) state(now time.Time) wire.QuotaState {
 		return wire.QuotaParked
 	case g.day.spent():
 		return wire.QuotaExhausted
-	case g.day.remaining == nil:
+	case g.day.left == nil:
 		return wire.QuotaUnknown
-	case *g.day.remaining < g.cfg.WarnBelow:
+	case *g.day.left < g.cfg.WarnBelow:
 		return wire.QuotaLow
 	}
 	return wire.QuotaOK

@@ -46,6 +46,7 @@ type window struct {
 type attempt struct {
 	sent, done time.Time
 	counted    bool // by HubSpot, for certain
+	told       bool // its answer told what is left of the day
 }
 
 // hold is how long an attempt keeps its place after its answer. The thousandth
