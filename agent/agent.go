@@ -30,6 +30,8 @@ type auditLog interface {
 	Wait(ctx context.Context, after uint64) error
 	Usage(slug string, from, to time.Time) (int64, error)
 	Verify(ctx context.Context, progress func(done, total uint64)) (chain.Report, error)
+	Checkpoint(ctx context.Context) (string, error)
+	Key() string
 }
 
 // Defaults of [Config].

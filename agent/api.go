@@ -43,6 +43,8 @@ var routes = []route{
 	{http.MethodPost, "/v1/rotations/{slug}/done", true, (*Agent).postRotationDone},
 	{http.MethodGet, "/v1/quota", false, (*Agent).getQuota},
 	{http.MethodGet, "/v1/audit/records", true, (*Agent).getRecords},
+	{http.MethodGet, "/v1/audit/checkpoint", true, (*Agent).getCheckpoint},
+	{http.MethodGet, "/v1/audit/key", true, (*Agent).getAuditKey},
 	{http.MethodPost, "/v1/audit/verify", true, (*Agent).postAuditVerify},
 	{http.MethodPost, "/v1/lock", true, (*Agent).postLock},
 	{http.MethodPost, "/v1/unlock", true, (*Agent).postUnlock},

@@ -36,6 +36,7 @@ type rig struct {
 	identity *credstore.Identity
 	store    *credstore.File // as an outside writer has it
 	audit    *auditstore.Store
+	keys     chain.Keys // of the audit log
 	agent    *agent.Agent
 	client   *wire.Client
 	log      *logBuffer
@@ -121,7 +122,7 @@ func (r *rig) start(o rigOptions) {
 		level = slog.LevelWarn
 	}
 	log := slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: level}))
-	acfg := auditstore.Config{Dir: filepath.Join(r.dir, "audit"), Actor: "hsagentd/test", Log: log}
+	acfg := auditstore.Config{Dir: filepath.Join(r.dir, "audit"), Actor: "hsagentd/test", Log: log, Keys: r.auditKeys}
 	if o.audit != nil {
 		o.audit(&acfg)
 	}
@@ -147,6 +148,18 @@ func (r *rig) start(o rigOptions) {
 	go func() { r.served <- r.agent.Serve(l) }()
 	r.client = wire.NewClient(r.socket)
 	t.Cleanup(r.stop)
+}
+
+// auditKeys makes the audit log's key once.
+func (r *rig) auditKeys(string) (chain.Keys, error) {
+	if r.keys == nil {
+		k, err := chain.GenerateKey(chain.NewOrigin())
+		if err != nil {
+			return nil, err
+		}
+		r.keys = chain.Keys{k}
+	}
+	return r.keys, nil
 }
 
 // stop drains and closes the agent and its log. A second stop does nothing.

@@ -29,6 +29,9 @@ const (
 	formatKey = metaPrefix + "format"
 	sealKey   = metaPrefix + "seal"
 
+	checkpointKey = metaPrefix + "checkpoint" // the last one, as a signed note
+	keysKey       = metaPrefix + "keys"       // that sign now, a verifier key in each line
+
 	format = "1"
 )
 
@@ -127,8 +130,8 @@ func parseDay(b []byte) (day, error) {
 }
 
 // A seal says how far the log has been written with everything in order, so
-// that opening it need not look at what lies before. It is the place where a
-// signed checkpoint belongs.
+// that opening it need not look at what lies before. A signed checkpoint of the
+// same size stands beside it.
 type seal struct {
 	size uint64
 	root chain.Hash

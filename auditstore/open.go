@@ -68,20 +68,21 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		if s.witness != nil {
 			err = errors.Join(err, s.witness.close())
 		}
+		s.sign.close()
 		return nil, errors.Join(err, d.close())
 	}
 	go s.run()
-	if err := s.interrupt(ctx, pending); err != nil {
+	if err := s.begin(ctx, pending); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
 // layout is where things are in a log's directory.
-type layout struct{ badger, witness string }
+type layout struct{ badger, witness, checkpoints string }
 
 func layoutOf(dir string) layout {
-	return layout{badger: filepath.Join(dir, "badger"), witness: filepath.Join(dir, "witness")}
+	return layout{filepath.Join(dir, "badger"), filepath.Join(dir, "witness"), filepath.Join(dir, checkpointFile)}
 }
 
 // found tells what is on disk before Badger is opened, which changes it.
@@ -136,15 +137,22 @@ func (s *Store) open(ctx context.Context) ([]*chain.Record, error) {
 	if !t.report.OK() {
 		return nil, withMend(damaged(s.cfg.Dir, &t.report))
 	}
+	rekeyed, err := s.startSigner(t)
+	if err != nil {
+		return nil, err
+	}
 	if err := s.start(f, t); err != nil {
 		return nil, err
 	}
-	pending := make([]*chain.Record, 0, len(t.pending))
+	pending := make([]*chain.Record, 0, len(t.pending)+1)
 	for k, r := range t.pending {
 		s.seq.open[k] = r.Seq
 		pending = append(pending, r)
 	}
 	slices.SortFunc(pending, func(a, b *chain.Record) int { return cmp.Compare(a.Seq, b.Seq) })
+	if rekeyed != nil {
+		pending = append(pending, rekeyed)
+	}
 	return pending, nil
 }
 
@@ -223,21 +231,29 @@ func (s *Store) create(f *found) error {
 	return nil
 }
 
-// interrupt records for every intent without outcome that its call may have
-// left.
-func (s *Store) interrupt(ctx context.Context, pending []*chain.Record) error {
+// begin records what opening the log found: for every intent without outcome
+// that its call may have left, and a change of keys.
+func (s *Store) begin(ctx context.Context, pending []*chain.Record) error {
+	interrupted := 0
 	for _, r := range pending {
-		r.Kind, r.TS, r.Actor = chain.CallInterrupted, wire.Time{}, ""
+		if r.Kind == chain.CallIntent {
+			interrupted++
+			r.Kind, r.TS, r.Actor = chain.CallInterrupted, wire.Time{}, ""
+		} else {
+			s.notes = append(s.notes, string(r.Kind)+": "+r.Reason)
+		}
 		if err := s.AppendLazy(*r); err != nil {
-			return fmt.Errorf("record an interrupted call: %w", err)
+			return fmt.Errorf("record what was found at the start: %w", err)
 		}
 	}
 	if len(pending) == 0 {
 		return nil
 	}
-	s.notes = append(s.notes, fmt.Sprintf("%d calls were interrupted and may have left", len(pending)))
+	if interrupted > 0 {
+		s.notes = append(s.notes, fmt.Sprintf("%d calls were interrupted and may have left", interrupted))
+	}
 	if err := s.Flush(ctx); err != nil {
-		return fmt.Errorf("record the interrupted calls: %w", err)
+		return fmt.Errorf("record what was found at the start: %w", err)
 	}
 	return nil
 }

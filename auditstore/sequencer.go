@@ -80,6 +80,7 @@ func (s *Store) take() (batch []*item, sealDue, closing bool) {
 		if r := s.queue[n].rec; r != nil {
 			bytes += min(512+len(r.Path)+len(r.Reason), chain.MaxRecord) + 512
 		}
+		sealDue = sealDue || s.queue[n].seal
 		n++
 	}
 	batch = s.queue[:n:n]
@@ -106,6 +107,7 @@ func (s *Store) write(batch []*item, withSeal bool) {
 		return
 	}
 	s.publish()
+	s.handOut()
 	for i, it := range batch {
 		it.reply(results[i])
 	}
@@ -189,7 +191,8 @@ func (s *Store) commit(batch []*item, withSeal bool) (results []result, err erro
 	}
 	size := q.tree.Size()
 	s.size.Store(size)
-	if withSeal = size > q.sealed && (withSeal || size-q.sealed >= sealEvery); withSeal {
+	behind := size > q.sealed || s.sign.keys != nil && size > s.sign.signed
+	if withSeal = behind && (withSeal || size-q.sealed >= sealEvery); withSeal {
 		if err := s.seal(txn); err != nil {
 			return nil, err
 		}
@@ -329,7 +332,7 @@ func last(txn *badger.Txn, prefix []byte, fn func(*badger.Item) error) error {
 	return fn(it.Item())
 }
 
-// seal writes how far the log goes now.
+// seal writes how far the log goes now, and signs it.
 func (s *Store) seal(txn *badger.Txn) error {
 	q := &s.seq
 	sl := seal{size: q.tree.Size(), root: q.tree.Root(), open: q.tree.Size()}
@@ -340,5 +343,5 @@ func (s *Store) seal(txn *badger.Txn) error {
 		return fmt.Errorf("seal the log: %w", err)
 	}
 	q.sealed = sl.size
-	return nil
+	return s.checkpoint(txn)
 }

@@ -43,7 +43,13 @@ type Config struct {
 	MinFree uint64        // bytes of free space below which nothing is appended; 0: what Badger may need at once
 	Lag     time.Duration // how long a lazy record may wait for company; 0: 20 ms
 
-	now func() time.Time
+	// Keys returns what signs the checkpoints of the log of that name; "" is a
+	// log that has none yet, and takes the first key's. nil: no checkpoints.
+	Keys func(origin string) (chain.Keys, error)
+	Sink Sink // gets a copy of each checkpoint; nil: none
+
+	now        func() time.Time
+	acceptLoss bool // open a log that is not the one of its checkpoints
 }
 
 // A Store is an open audit log. It is safe for concurrent use.
@@ -53,6 +59,7 @@ type Store struct {
 	db      *badger.DB
 	witness *witness
 	seq     sequencer
+	sign    signer
 	notes   []string
 
 	minFree atomic.Uint64 // Config.MinFree
@@ -82,6 +89,7 @@ type Store struct {
 // An item is a record in the queue, or, without one, a place in it.
 type item struct {
 	rec  *chain.Record
+	seal bool        // seal the log with this batch
 	done chan result // nil: nobody waits
 }
 
@@ -226,6 +234,9 @@ func (it *item) reply(r result) {
 func (s *Store) Status() wire.AuditStatus {
 	durable := s.durable.Load() // before size, which is never less
 	st := wire.AuditStatus{Path: s.cfg.Dir, Size: s.size.Load(), Durable: durable}
+	if text := s.sign.failed.Load(); text != nil {
+		st.SinkError = *text
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -303,6 +314,7 @@ func (s *Store) close() error {
 			err = errors.New("badger does not end")
 		}
 	}
+	s.sign.close()
 	if err = errors.Join(err, s.witness.close(), s.dir.close()); err != nil {
 		return fmt.Errorf("close the audit log: %w", err)
 	}

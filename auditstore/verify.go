@@ -124,6 +124,18 @@ func verifyAll(ctx context.Context, txn *badger.Txn, size uint64, h *history, r 
 			r.Add(size, chain.BadIndex, "the seal: %v", err)
 		}
 	}
+	known, err := readSigned(txn)
+	switch {
+	case errors.Is(err, ErrDamaged):
+		r.Add(size, chain.BadRoot, "%v", err)
+	case err != nil:
+		return err
+	case known.note == "":
+	case known.size <= size:
+		c.expect(known.size, known.root, "the checkpoint")
+	case !live:
+		r.Add(size, chain.Missing, "the checkpoint is of %d records", known.size)
+	}
 	slugs, err := allSlugs(txn)
 	if err != nil {
 		return err
@@ -401,7 +413,7 @@ func (c *checker) strangers() {
 			continue
 		case bytes.HasPrefix(k, []byte(dayPrefix)), bytes.HasPrefix(k, []byte(wholeDay)):
 			days++
-		case string(k) == formatKey, string(k) == sealKey, bytes.HasPrefix(k, []byte("!badger!")):
+		case string(k) == formatKey, string(k) == sealKey, string(k) == checkpointKey, string(k) == keysKey, bytes.HasPrefix(k, []byte("!badger!")):
 		default:
 			c.report.Add(0, chain.Unknown, "the database has the key %q", k)
 		}

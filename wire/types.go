@@ -110,6 +110,7 @@ type AuditStatus struct {
 	Size      uint64 `json:"size"`    // records in the log
 	Durable   uint64 `json:"durable"` // how many of them are synced to disk
 	LastError string `json:"lastError,omitempty"`
+	SinkError string `json:"sinkError,omitempty"` // why the last checkpoint did not reach its sink
 }
 
 // Reload is the body of POST /v1/reload.

@@ -33,6 +33,8 @@ const (
 	AgentLocked   Kind = "agent.locked"
 	AgentUnlocked Kind = "agent.unlocked"
 	PolicyLoaded  Kind = "policy.loaded"
+
+	AuditKey Kind = "audit.key" // other keys sign the checkpoints from here on
 )
 
 // A Caller is the local process that asked, as the kernel named it.

@@ -37,6 +37,7 @@ type config struct {
 	MaxInFlight  int            `toml:"max_in_flight"`
 	Upstream     upstreamConfig `toml:"upstream"`
 	Quota        quotaConfig    `toml:"quota"`
+	Audit        auditConfig    `toml:"audit"`
 	Consumers    []consumer     `toml:"consumer"`
 
 	paths   paths             // the defaults, and where an identity may be
@@ -53,6 +54,15 @@ type upstreamConfig struct {
 type quotaConfig struct {
 	WarnBelow int64 `toml:"warn_below"`
 }
+
+// An auditConfig is about the audit log's evidence.
+type auditConfig struct {
+	Key            string `toml:"key"`             // "" looks at the default places
+	CheckpointSink string `toml:"checkpoint_sink"` // "": none; journal; a path
+}
+
+// sinkJournal as a sink means systemd's journal.
+const sinkJournal = "journal"
 
 // A consumer is an [agent.Consumer] as the file writes it.
 type consumer struct {
@@ -337,7 +347,16 @@ func (c *config) named() []namedPath {
 	return []namedPath{
 		{"socket", c.Socket, false}, {"store", c.Store, false}, {"audit_dir", c.AuditDir, false},
 		{"identity", c.Identity, true}, {"upstream.ca_file", c.Upstream.CAFile, true},
+		{"audit.key", c.Audit.Key, true}, {"audit.checkpoint_sink", c.sinkPath(), true},
 	}
+}
+
+// sinkPath is the file that checkpoints are copied to, or "".
+func (c *config) sinkPath() string {
+	if c.Audit.CheckpointSink == sinkJournal {
+		return ""
+	}
+	return c.Audit.CheckpointSink
 }
 
 // validateDistinct refuses two things in one place, and anything in the audit
@@ -378,6 +397,7 @@ func (c *config) needRestart(next *config) []string {
 		{"max_in_flight", c.MaxInFlight != next.MaxInFlight},
 		{"upstream", c.Upstream != next.Upstream},
 		{"quota", c.Quota != next.Quota},
+		{"audit", c.Audit != next.Audit},
 		{"consumer", !reflect.DeepEqual(c.Consumers, next.Consumers)},
 	} {
 		if d.differs {

@@ -43,7 +43,7 @@ func TestPaths(t *testing.T) {
 			protected: "/etc/hsagent/identity.age", plain: "/etc/hsagent/identity.txt"}},
 		{"system service", 995, map[string]string{"STATE_DIRECTORY": "/var/lib/hsagent", "CREDENTIALS_DIRECTORY": "/run/c"},
 			paths{system: true, config: "/etc/hsagent/config.toml", socket: "/run/hsagent/agent.sock",
-				store: "/var/lib/hsagent/store.age", audit: "/var/lib/hsagent/audit", credential: "/run/c/identity",
+				store: "/var/lib/hsagent/store.age", audit: "/var/lib/hsagent/audit", credential: "/run/c/identity", handedKey: "/run/c/audit-key",
 				protected: "/etc/hsagent/identity.age", plain: "/etc/hsagent/identity.txt"}},
 		{"user", 1000, map[string]string{"HOME": "/home/a", "XDG_DATA_HOME": "relative"},
 			paths{config: "/home/a/.config/hsagent/config.toml", socket: "/run/user/1000/hsagent/agent.sock",

@@ -85,6 +85,9 @@ func stage(ctx context.Context, e *env, dir string) (_ *sandbox.Listening, _ *co
 	if err != nil {
 		return nil, nil, err
 	}
+	if _, _, err := c.obtainKeys(c.findKey(), ""); err != nil {
+		return nil, nil, err
+	}
 	if err := credstore.Create(ctx, c.Store, id, nil); err != nil {
 		return nil, nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/hsagent/hsagentd/agent/credstore"
+	"github.com/hsagent/hsagentd/auditstore/chain"
 	"golang.org/x/sys/unix"
 )
 
@@ -58,7 +59,11 @@ func initialize(ctx context.Context, e *env, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	return m.report(e, id)
+	key, err := m.auditKey()
+	if err != nil {
+		return err
+	}
+	return m.report(e, id, key)
 }
 
 // A setup is what init makes.
@@ -66,6 +71,7 @@ type setup struct {
 	cfg      *config
 	config   string
 	identity string
+	key      string   // of the audit log
 	made     []string // so far, for undo
 }
 
@@ -147,6 +153,23 @@ func (m *setup) make(ctx context.Context, f *flags, passphrase []byte, pq bool, 
 		}
 	}
 	return id, nil
+}
+
+// auditKey makes the key of the audit log. One that is there is kept: the log
+// that it signs may be there too.
+func (m *setup) auditKey() (*chain.Key, error) {
+	m.key = m.cfg.keyBeside(m.identity)
+	if err := makeDir(filepath.Dir(m.key), m.cfg.paths.system); err != nil {
+		return nil, err
+	}
+	keys, made, err := m.cfg.obtainKeys(m.key, "")
+	if made {
+		m.made = append(m.made, m.key)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make the audit log's key: %w", err)
+	}
+	return keys[0], nil
 }
 
 // drop takes file from what undo removes if it was another's all along.
@@ -267,7 +290,7 @@ func (m *setup) text(f *flags) string {
 }
 
 // report says what was made and what comes next.
-func (m *setup) report(e *env, id *credstore.Identity) error {
+func (m *setup) report(e *env, id *credstore.Identity, key *chain.Key) error {
 	start, sock := "hsagentd", ""
 	if m.cfg.paths.system && m.config == m.cfg.paths.config {
 		start = "systemctl enable --now hsagentd.socket"
@@ -280,12 +303,15 @@ func (m *setup) report(e *env, id *credstore.Identity) error {
 	_, err := fmt.Fprintf(e.stdout, `identity  %s
 store     %s
 config    %s
+audit key %s
 recipient %s
+verifier  %s
 
 Keep a copy of the identity in a safe place: without it the store is lost.
+Keep the verifier elsewhere: it tells whether the audit log was rewritten.
 Next:
   %s
   %shsctl onboard SLUG
-`, m.identity, m.cfg.Store, m.config, id.Recipient(), start, sock)
+`, m.identity, m.cfg.Store, m.config, m.key, id.Recipient(), key.Verifier(), start, sock)
 	return err
 }

@@ -17,6 +17,7 @@ type paths struct {
 	credential string // the identity that systemd hands over; "" for none
 	protected  string // identity with a passphrase, first choice
 	plain      string // identity without one
+	handedKey  string // the audit log's key that systemd hands over; "" for none
 }
 
 // defaultPaths returns the paths of the system service for root and for the
@@ -25,6 +26,7 @@ func defaultPaths(e *env) paths {
 	p := paths{}
 	if dir := e.getenv("CREDENTIALS_DIRECTORY"); filepath.IsAbs(dir) {
 		p.credential = filepath.Join(dir, "identity")
+		p.handedKey = filepath.Join(dir, "audit-key")
 	}
 	if e.uid == 0 || e.getenv("STATE_DIRECTORY") == systemState {
 		p.system = true

@@ -109,7 +109,7 @@ func (d *daemon) run(ctx context.Context, ready func()) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.sock.remove()) }()
 
-	audit, err := auditstore.Open(ctx, auditstore.Config{Dir: d.cfg.AuditDir, Actor: "hsagentd/" + wire.Version, Log: d.log})
+	audit, err := auditstore.Open(ctx, d.cfg.audit(d.log))
 	if err != nil {
 		return withCode(auditCode(err), fmt.Errorf("open the audit log: %w", err))
 	}
@@ -247,6 +247,19 @@ func present(files ...string) error {
 		errs = append(errs, errors.New("nothing is set up here yet: run hsagentd init (with the same flags), or name the files"))
 	}
 	return errors.Join(errs...)
+}
+
+// audit is what the audit log is opened with.
+func (c *config) audit(log *slog.Logger) auditstore.Config {
+	a := auditstore.Config{Dir: c.AuditDir, Actor: "hsagentd/" + wire.Version, Log: log, Keys: c.loadKeys(log)}
+	switch c.Audit.CheckpointSink {
+	case "":
+	case sinkJournal:
+		a.Sink = journalSink{}
+	default:
+		a.Sink = auditstore.FileSink(c.Audit.CheckpointSink)
+	}
+	return a
 }
 
 func auditCode(err error) int {

@@ -36,7 +36,7 @@ func TestUnits(t *testing.T) {
 		"RestartPreventExitStatus": "2 78", "WatchdogSec": "60s", "WatchdogSignal": "SIGKILL",
 	}
 	system := map[string]string{
-		"User": "hsagent", "LoadCredential": "identity:/etc/hsagent/identity.txt",
+		"User":           "hsagent",
 		"StateDirectory": "hsagent", "StateDirectoryMode": "0700",
 		"ProtectSystem": "strict", "ProtectHome": "yes", "PrivateTmp": "yes", "PrivateDevices": "yes",
 		"CapabilityBoundingSet": "", "AmbientCapabilities": "", "RestrictNamespaces": "yes",
@@ -51,6 +51,7 @@ func TestUnits(t *testing.T) {
 			for key, value := range system {
 				require.Equal(t, []string{value}, unit[key], key)
 			}
+			require.Equal(t, []string{"identity:/etc/hsagent/identity.txt", "audit-key:/etc/hsagent/audit.key"}, unit["LoadCredential"])
 		}
 		require.Equal(t, "@system-service", unit["SystemCallFilter"][0])
 		// Callers' names come from /proc, and 252 knows no notify-reload.

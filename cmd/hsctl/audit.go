@@ -24,12 +24,13 @@ func newAudit(e *env) *cobra.Command {
 		Example: `hsctl audit tail -f
 hsctl audit query --slug acme-corp --from 2026-11-01 --to 2026-11-30
 hsctl audit verify
+hsctl audit checkpoint >> /somewhere/else/checkpoints
 hsctl audit reconcile`,
 		Annotations: exits(5, 7, 8, 9, 12, 13),
 		Args:        subcommandNeeded,
 		RunE:        missing,
 	}
-	cmd.AddCommand(newAuditQuery(e), newAuditTail(e), newAuditVerify(e), newAuditReconcile(e))
+	cmd.AddCommand(newAuditQuery(e), newAuditTail(e), newAuditVerify(e), newAuditReconcile(e), newAuditCheckpoint(e), newAuditKey(e))
 	return cmd
 }
 

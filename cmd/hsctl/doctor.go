@@ -215,6 +215,9 @@ func (c *checkup) auditLog(st *wire.Status) {
 		return
 	}
 	c.ok("audit log", "%s: %d records, %d of them durable", a.Path, a.Size, a.Durable)
+	if a.SinkError != "" {
+		c.fail("checkpoints", "mend what audit.checkpoint_sink names: until then nothing outside shows that the log is whole", "%s", a.SinkError)
+	}
 }
 
 // portals has a line for every portal that is not ready.
