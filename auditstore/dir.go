@@ -18,6 +18,8 @@ type dir struct {
 	path string
 	lock *os.File
 	held []heldFile
+
+	values string // of Badger's value log, in memory; "": there is none
 }
 
 // A heldFile is an open file and the path that must still lead to it.
@@ -126,5 +128,5 @@ func (d *dir) close() error {
 	for _, h := range d.held {
 		errs = append(errs, h.f.Close())
 	}
-	return errors.Join(append(errs, d.lock.Close())...)
+	return errors.Join(append(errs, d.dropValueDir(), d.lock.Close())...)
 }

@@ -126,7 +126,11 @@ func (s *Store) open(ctx context.Context) ([]*chain.Record, error) {
 	if err != nil {
 		return nil, withMend(err)
 	}
-	s.db, err = openBadger(badgerOptions(f.badger, &badgerLog{log: s.cfg.Log, fail: s.latch}))
+	o := badgerOptions(f.badger, &badgerLog{log: s.cfg.Log, fail: s.latch})
+	if values := s.dir.valueDir(); values != "" {
+		o = o.WithValueDir(values)
+	}
+	s.db, err = openBadger(o)
 	if err != nil {
 		return nil, withMend(err)
 	}
