@@ -17,18 +17,6 @@ const (
 	maxWait     = 10 * time.Minute
 )
 
-// mayCall reports whether a caller may make calls and read what the agent
-// tells: the agent's own user, root, and members of the socket's group.
-func (a *Agent) mayCall(c *peer.Caller) bool {
-	return a.mayManage(c) || a.cfg.SocketGroup >= 0 && c.InGroup(a.cfg.SocketGroup)
-}
-
-// mayManage reports whether a caller may change the fleet and the agent: its
-// own user, root, and members of the admin group.
-func (a *Agent) mayManage(c *peer.Caller) bool {
-	return c.UID == 0 || c.UID == a.uid || a.cfg.AdminGroup >= 0 && c.InGroup(a.cfg.AdminGroup)
-}
-
 // nameOf shows a caller's user in a message.
 func nameOf(c *peer.Caller) string {
 	if c.User != "" {

@@ -14,6 +14,8 @@ import (
 
 	"github.com/hsagent/hsagentd/agent/credstore"
 	"github.com/hsagent/hsagentd/agent/hubspot"
+	"github.com/hsagent/hsagentd/agent/peer"
+	"github.com/hsagent/hsagentd/agent/policy"
 	"github.com/hsagent/hsagentd/agent/quota"
 	"github.com/hsagent/hsagentd/auditstore/chain"
 	"github.com/hsagent/hsagentd/wire"
@@ -65,6 +67,8 @@ type Config struct {
 	AdminGroup      int  // gid whose members may manage; -1 for none
 	SocketActivated bool // for status
 
+	Policy *policy.Policy // who may call what; nil for no rules
+
 	Consumers []Consumer // who else holds tokens, for the checklists of rotations
 
 	StartNotes []string // what opening the audit log found, for the record of the start
@@ -86,6 +90,11 @@ type Agent struct {
 	keys     atomic.Pointer[keyring] // nil while locked
 	inFlight atomic.Int64
 	refused  refusals
+
+	policy    atomic.Pointer[loadedPolicy]
+	badPolicy atomic.Pointer[refusal] // why a newer policy was refused, or nil
+	digests   *peer.Digests
+	denials   denials
 
 	// loads serialises everything that reads or writes the store. It is held
 	// over disk and the store's lock, so nothing that must answer takes it.
@@ -129,6 +138,7 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 		guard:   credstore.NewGuard(cfg.StorePath, cfg.Log),
 		journal: credstore.OpenJournal(cfg.StorePath),
 		kept:    make(chan struct{}, 1),
+		digests: peer.NewDigests(),
 		started: time.Now(),
 		actor:   "hsagentd/" + cfg.Version,
 		uid:     os.Geteuid(),
@@ -145,6 +155,10 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	if err := a.recordStart(ctx); err != nil {
 		return nil, err
 	}
+	if cfg.Policy != nil {
+		a.SetPolicy(ctx, cfg.Policy)
+	}
+	a.spawn(a.sumDenials)
 	a.spawn(a.reverify)
 	a.spawn(a.retireAll)
 	err := a.unlock(ctx, nil, nil)
@@ -236,6 +250,7 @@ func (a *Agent) Close(ctx context.Context) error {
 			c.lane.pool.Close()
 		}
 	}
+	a.recordSums(ctx)
 	a.record(ctx, a.event(chain.AgentStopped))
 	return errors.Join(err, a.audit.Flush(ctx))
 }

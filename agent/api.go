@@ -46,6 +46,8 @@ var routes = []route{
 	{http.MethodGet, "/v1/audit/checkpoint", true, (*Agent).getCheckpoint},
 	{http.MethodGet, "/v1/audit/key", true, (*Agent).getAuditKey},
 	{http.MethodPost, "/v1/audit/verify", true, (*Agent).postAuditVerify},
+	{http.MethodGet, "/v1/policy", true, (*Agent).getPolicy},
+	{http.MethodPost, "/v1/policy/test", false, (*Agent).postPolicyTest},
 	{http.MethodPost, "/v1/lock", true, (*Agent).postLock},
 	{http.MethodPost, "/v1/unlock", true, (*Agent).postUnlock},
 	{http.MethodPost, "/v1/reload", true, (*Agent).postReload},
@@ -99,7 +101,7 @@ func (a *Agent) serveRoute(w http.ResponseWriter, r *http.Request, rt route, seg
 		rec := a.event(chain.CallDenied)
 		rec.Caller, rec.Method, rec.Error = auditCaller(callerOf(r)), r.Method, string(wire.CodeDenied)
 		rec.Reason = "management: " + rt.path
-		a.record(r.Context(), rec)
+		a.recordDenial(r.Context(), rec)
 		return wire.Errorf(wire.CodeDenied, "user %s may not manage this agent: only its own user, root and admin_group may", nameOf(callerOf(r)))
 	}
 	var req apiRequest
@@ -120,6 +122,11 @@ func (a *Agent) serveRoute(w http.ResponseWriter, r *http.Request, rt route, seg
 
 // Status returns how the agent is.
 func (a *Agent) Status() wire.Status {
+	return a.status(func(string) bool { return true })
+}
+
+// status counts the portals that are visible.
+func (a *Agent) status(visible func(slug string) bool) wire.Status {
 	now := time.Now()
 	st := wire.Status{
 		Version:         a.cfg.Version,
@@ -129,6 +136,7 @@ func (a *Agent) Status() wire.Status {
 		Locked:          true,
 		Store:           wire.StoreStatus{Path: a.cfg.StorePath},
 		Audit:           a.audit.Status(),
+		Policy:          a.policyStatus(),
 		Portals:         map[string]int{},
 		CallsInFlight:   int(a.inFlight.Load()),
 		Upstream:        a.up.Base(),
@@ -140,7 +148,7 @@ func (a *Agent) Status() wire.Status {
 	if k := a.keys.Load(); k != nil {
 		st.Locked = false
 		st.Store.Version, st.Store.LoadedAt = k.version, timeOrNil(k.loadedAt)
-		for _, p := range k.views() {
+		for _, p := range k.views(visible) {
 			st.Portals[string(p.State)]++
 		}
 	}
@@ -150,15 +158,31 @@ func (a *Agent) Status() wire.Status {
 	return st
 }
 
-func (a *Agent) getStatus(w http.ResponseWriter, _ *http.Request, _ apiRequest) *wire.Problem {
-	writeJSON(w, http.StatusOK, a.Status())
+func (a *Agent) getStatus(w http.ResponseWriter, r *http.Request, _ apiRequest) *wire.Problem {
+	st := a.status(a.visible(r))
+	if a.rules() != nil && !a.manages(r) {
+		// Their texts can name slugs and rules.
+		st.Store.LastError, st.Policy.LastError = hide(st.Store.LastError), hide(st.Policy.LastError)
+	}
+	writeJSON(w, http.StatusOK, st)
 	return nil
 }
 
-// views shows all portals, sorted by slug.
-func (k *keyring) views() []wire.Portal {
+// hide keeps from a text all but that there is one.
+func hide(text string) string {
+	if text == "" {
+		return ""
+	}
+	return "whoever manages the agent sees why"
+}
+
+// views shows the visible portals, sorted by slug.
+func (k *keyring) views(visible func(slug string) bool) []wire.Portal {
 	out := make([]wire.Portal, 0, len(k.slugs))
 	for _, slug := range k.slugs {
+		if !visible(slug) {
+			continue
+		}
 		if c := k.creds[slug]; c != nil {
 			out = append(out, c.view())
 			continue
@@ -169,19 +193,22 @@ func (k *keyring) views() []wire.Portal {
 	return out
 }
 
-func (a *Agent) getPortals(w http.ResponseWriter, _ *http.Request, _ apiRequest) *wire.Problem {
+func (a *Agent) getPortals(w http.ResponseWriter, r *http.Request, _ apiRequest) *wire.Problem {
 	k := a.keys.Load()
 	if k == nil {
 		return a.noKeys()
 	}
-	writeJSON(w, http.StatusOK, wire.Portals{Portals: k.views()})
+	writeJSON(w, http.StatusOK, wire.Portals{Portals: k.views(a.visible(r))})
 	return nil
 }
 
-func (a *Agent) getPortal(w http.ResponseWriter, _ *http.Request, req apiRequest) *wire.Problem {
+func (a *Agent) getPortal(w http.ResponseWriter, r *http.Request, req apiRequest) *wire.Problem {
 	k := a.keys.Load()
 	if k == nil {
 		return a.noKeys()
+	}
+	if !a.visible(r)(req.slug.String()) {
+		return a.hidden(r, req.slug)
 	}
 	if c := k.credential(req.slug.String()); c != nil {
 		writeJSON(w, http.StatusOK, c.view())
@@ -190,6 +217,9 @@ func (a *Agent) getPortal(w http.ResponseWriter, _ *http.Request, req apiRequest
 	if r, ok := k.rejected[req.slug.String()]; ok {
 		writeJSON(w, http.StatusOK, wire.Portal{Slug: r.Slug, PortalID: r.PortalID, State: wire.StateRejected, Reason: r.Reason})
 		return nil
+	}
+	if !a.manages(r) && a.limited(callerOf(r)) {
+		return a.hidden(r, req.slug)
 	}
 	return k.missing(req.slug)
 }

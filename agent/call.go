@@ -30,6 +30,8 @@ type call struct {
 	header http.Header // that goes on to HubSpot
 	body   *upload     // nil for none
 	reason string
+	rule   string        // of the policy, that decided
+	blind  bool          // the answer may tell nothing of the slug
 	once   bool          // never let an attempt be repeated
 	wait   time.Duration // how long the call may wait for another attempt
 
@@ -44,6 +46,9 @@ type call struct {
 // ended. This is the one path that a call takes.
 func (a *Agent) serveCall(w http.ResponseWriter, r *http.Request) {
 	c, problem := a.parseCall(r)
+	if problem == nil {
+		problem = a.permit(c, r)
+	}
 	if problem == nil {
 		problem = a.admit(c, r)
 	}
@@ -103,14 +108,15 @@ func (a *Agent) parseCall(r *http.Request) (*call, *wire.Problem) {
 // admit decides without any I/O whether the call may be made, and takes the
 // slug's credential.
 func (a *Agent) admit(c *call, r *http.Request) *wire.Problem {
-	if !a.mayCall(callerOf(r)) {
-		return wire.Errorf(wire.CodeDenied, "user %s may not make calls: ask for membership of the agent's socket_group", nameOf(callerOf(r)))
-	}
 	k := a.keys.Load()
 	if k == nil {
 		return a.noKeys()
 	}
 	if c.cred = k.credential(c.slug.String()); c.cred == nil {
+		if _, bad := k.rejected[c.slug.String()]; !bad && a.limited(callerOf(r)) {
+			c.rule = ruleUnknown
+			return c.forbidden(callerOf(r))
+		}
 		return k.missing(c.slug)
 	}
 	if c.body != nil && c.body.length > a.cfg.MaxRequestBytes {
@@ -283,6 +289,9 @@ func (c *call) record(kind chain.Kind) chain.Record {
 	rec.ClientSlug, rec.CallID, rec.Attempt, rec.Method, rec.Path = c.slug.String(), c.id, c.attempt, c.method, c.path
 	rec.ObjectType, rec.ObjectID, rec.APIVersion = c.op.ObjectType, c.op.ObjectID, c.op.APIVersion
 	rec.Caller, rec.Reason = c.caller, c.reason
+	if kind != chain.CallOutcome {
+		rec.Rule = c.rule
+	}
 	if c.cred != nil {
 		rec.PortalID, rec.TokenFingerprint, rec.StoreVersion = c.cred.PortalID, c.cred.fingerprint, c.cred.version
 	}
@@ -295,13 +304,15 @@ func (a *Agent) refuse(w http.ResponseWriter, r *http.Request, c *call, p *wire.
 	if !c.slug.IsZero() || p.Code == wire.CodeDenied {
 		rec := c.record(chain.CallDenied)
 		rec.Error = string(p.Code)
-		a.record(r.Context(), rec)
+		a.recordDenial(r.Context(), rec)
 	}
 	c.writeProblem(w, r, p)
 }
 
 func (c *call) writeProblem(w http.ResponseWriter, r *http.Request, p *wire.Problem) {
-	p.CallID = c.id
+	if !c.blind {
+		p.CallID = c.id
+	}
 	if c.body.cut() {
 		w.Header().Set("Connection", "close")
 	}

@@ -31,7 +31,7 @@ func (l *peerListener) Accept() (net.Conn, error) {
 			_ = conn.Close() // it is refused anyway
 			return nil, fmt.Errorf("the socket is no Unix socket but %T", conn)
 		}
-		caller, err := peer.FromConn(uc)
+		caller, err := peer.FromConn(uc, l.agent.digestsWanted())
 		if err != nil {
 			l.agent.log.Warn("connection refused: its peer is not known", "error", err)
 			_ = conn.Close() // it is refused anyway
@@ -45,12 +45,22 @@ func (l *peerListener) Accept() (net.Conn, error) {
 	}
 }
 
+// digestsWanted returns where to have executables hashed, or nil if no rule
+// asks for that.
+func (a *Agent) digestsWanted() *peer.Digests {
+	if p := a.rules(); p != nil && p.NeedsDigests() {
+		return a.digests
+	}
+	return nil
+}
+
 // turnAway answers a connection that may do nothing, without reading from it.
 func (a *Agent) turnAway(conn net.Conn, caller *peer.Caller) {
 	p := wire.Errorf(wire.CodeDenied, "user %s may not use this agent: ask for membership of the agent's socket_group", nameOf(caller))
 	rec := a.event(chain.CallDenied)
 	rec.Caller, rec.Error, rec.Reason = auditCaller(caller), string(p.Code), "the caller may not use the socket"
-	a.record(a.ctx, rec)
+	rec.Rule = ruleSocket
+	a.recordDenial(a.ctx, rec)
 	a.log.Warn("connection refused", "caller_uid", caller.UID, "caller_pid", caller.PID)
 	body := encodeProblem(p)
 	_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // the answer fits the socket's buffer

@@ -49,13 +49,13 @@ func (r *refusals) counts() map[wire.Code]int64 {
 }
 
 // getMetrics answers in Prometheus' text format.
-func (a *Agent) getMetrics(w http.ResponseWriter, _ *http.Request, _ apiRequest) *wire.Problem {
+func (a *Agent) getMetrics(w http.ResponseWriter, r *http.Request, _ apiRequest) *wire.Problem {
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-	a.writeMetrics(w)
+	a.writeMetrics(w, a.visible(r))
 	return nil
 }
 
-func (a *Agent) writeMetrics(w io.Writer) {
+func (a *Agent) writeMetrics(w io.Writer, visible func(slug string) bool) {
 	st, k := a.Status(), a.keys.Load()
 	m := metrics{w: w}
 	m.family("hsagent_build_info", "gauge", "Version of the agent.")
@@ -85,12 +85,12 @@ func (a *Agent) writeMetrics(w io.Writer) {
 		return
 	}
 	m.family("hsagent_portal_state", "gauge", "1 for the state that the portal is in.")
-	for _, p := range k.views() {
+	for _, p := range k.views(visible) {
 		m.sample(1, "slug", p.Slug, "state", string(p.State))
 	}
 	m.family("hsagent_attempts_total", "counter", "Requests sent to HubSpot, by the class of the answer's status; none where there was no answer.")
 	for _, slug := range k.slugs {
-		if c := k.creds[slug]; c != nil {
+		if c := k.creds[slug]; c != nil && visible(slug) {
 			for class, name := range []string{"none", "1xx", "2xx", "3xx", "4xx", "5xx"} {
 				if n := c.lane.tally.classes[class].Load(); n > 0 {
 					m.sample(float64(n), "slug", slug, "status", name)

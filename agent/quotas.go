@@ -17,13 +17,14 @@ func (a *Agent) getQuota(w http.ResponseWriter, r *http.Request, req apiRequest)
 	if k == nil {
 		return a.noKeys()
 	}
+	visible := a.visible(r)
 	if req.query.Get("refresh") == "true" {
-		a.refreshQuotas(r.Context(), k)
+		a.refreshQuotas(r.Context(), k, visible)
 	}
 	out := wire.Quotas{Portals: []wire.Quota{}}
 	for _, slug := range k.slugs {
 		c := k.creds[slug]
-		if c == nil {
+		if c == nil || !visible(slug) {
 			continue
 		}
 		q := c.lane.governor.Quota()
@@ -39,12 +40,12 @@ func (a *Agent) getQuota(w http.ResponseWriter, r *http.Request, req apiRequest)
 	return nil
 }
 
-// refreshQuotas asks HubSpot for the usage of every portal that calls may be
-// made for. What it does not answer stays as it was.
-func (a *Agent) refreshQuotas(ctx context.Context, k *keyring) {
+// refreshQuotas asks HubSpot for the usage of every visible portal that calls
+// may be made for. What it does not answer stays as it was.
+func (a *Agent) refreshQuotas(ctx context.Context, k *keyring, visible func(slug string) bool) {
 	queue := make(chan *credential, len(k.creds))
 	for _, slug := range k.slugs {
-		if c := k.creds[slug]; c != nil {
+		if c := k.creds[slug]; c != nil && visible(slug) {
 			queue <- c
 		}
 	}

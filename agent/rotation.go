@@ -26,7 +26,11 @@ func (a *Agent) getRotations(w http.ResponseWriter, r *http.Request, _ apiReques
 		return p
 	}
 	out := wire.Rotations{Rotations: []wire.Rotation{}}
+	visible := a.visible(r)
 	for _, slug := range slices.Sorted(maps.Keys(latest)) {
+		if !visible(slug) {
+			continue
+		}
 		out.Rotations = append(out.Rotations, a.showRotation(k.creds[slug], latest[slug]))
 	}
 	writeJSON(w, http.StatusOK, out)
@@ -39,6 +43,9 @@ func (a *Agent) getRotation(w http.ResponseWriter, r *http.Request, req apiReque
 		return a.noKeys()
 	}
 	c := k.credential(req.slug.String())
+	if !a.visible(r)(req.slug.String()) || c == nil && !a.manages(r) && a.limited(callerOf(r)) {
+		return a.hidden(r, req.slug)
+	}
 	if c == nil {
 		return k.missing(req.slug)
 	}

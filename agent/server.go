@@ -49,7 +49,7 @@ func (a *Agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if p.Code == wire.CodeDenied {
 			rec := a.event(chain.CallDenied)
 			rec.Caller, rec.Method, rec.Error, rec.Reason = auditCaller(callerOf(r)), r.Method, string(p.Code), p.Detail
-			a.record(r.Context(), rec)
+			a.recordDenial(r.Context(), rec)
 		}
 		writeProblem(w, r, p)
 		return

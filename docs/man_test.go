@@ -155,7 +155,7 @@ func TestHsagentdManual(t *testing.T) {
 	require.ElementsMatch(t, want, flagsOf(read(t, "../packaging/man/hsagentd.8")))
 }
 
-var tomlTag = regexp.MustCompile("`toml:\"([a-z_]+)\"`")
+var tomlTag = regexp.MustCompile("`toml:\"([a-z_]+)\"[` ]")
 
 // The keys of the config are those that the program reads, in the manual page
 // and in the file that init writes.
@@ -170,8 +170,10 @@ func TestConfigManual(t *testing.T) {
 		return out
 	}
 	var want []string
-	for _, m := range tomlTag.FindAllStringSubmatch(read(t, "../cmd/hsagentd/config.go"), -1) {
-		if !slices.Contains([]string{"upstream", "quota", "audit", "consumer"}, m[1]) { // tables
+	rule, _, _ := strings.Cut(read(t, "../wire/policy.go"), "type PolicyExe")
+	for _, m := range tomlTag.FindAllStringSubmatch(read(t, "../cmd/hsagentd/config.go")+rule, -1) {
+		table := slices.Contains([]string{"upstream", "quota", "audit", "consumer", "rule"}, m[1])
+		if !table && !slices.Contains(want, m[1]) {
 			want = append(want, m[1])
 		}
 	}

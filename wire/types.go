@@ -89,6 +89,7 @@ type Status struct {
 	Locked          bool           `json:"locked"`
 	Store           StoreStatus    `json:"store"`
 	Audit           AuditStatus    `json:"audit"`
+	Policy          PolicyStatus   `json:"policy"`
 	Portals         map[string]int `json:"portals"` // how many are in each state
 	CallsInFlight   int            `json:"callsInFlight"`
 	Upstream        string         `json:"upstream"`

@@ -121,6 +121,24 @@ func legacyObject(segs []string) (kind, id string) {
 	return kind, ""
 }
 
+// CanonicalPath is a checked path as policies compare it: decoded, and with one
+// name for each well-known object type, whichever of its names it has.
+func CanonicalPath(path string) string {
+	segs := strings.Split(path, "/")
+	for i, s := range segs {
+		segs[i] = CanonicalSegment(decodeAll(s))
+	}
+	return strings.Join(segs, "/")
+}
+
+// CanonicalSegment is one segment of [CanonicalPath].
+func CanonicalSegment(s string) string {
+	if name, ok := objectTypes[strings.ToLower(s)]; ok {
+		return name
+	}
+	return s
+}
+
 // objectType is the one name of an object type.
 func objectType(s string) string {
 	if actions[s] {

@@ -10,6 +10,9 @@
 // process may have executed another program since it connected, and one that
 // inherited the connection is not seen.
 //
+// Where somebody asks for it, the executable's SHA-256 is computed in the
+// background from the file that the process runs, not from its name.
+//
 // On systems without these calls [FromConn] fails, and so does every
 // connection.
 package peer

@@ -15,21 +15,22 @@ import (
 // maxCgroupFile bounds what is read of /proc/PID/cgroup.
 const maxCgroupFile = 16 << 10
 
-// FromConn asks the kernel who made the connection.
-func FromConn(conn *net.UnixConn) (*Caller, error) {
+// FromConn asks the kernel who made the connection. With digests, the caller
+// has the digest of its executable.
+func FromConn(conn *net.UnixConn, digests *Digests) (*Caller, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("peer of the connection: %w", err)
 	}
 	var c *Caller
-	cerr := raw.Control(func(fd uintptr) { c, err = fromFD(int(fd)) })
+	cerr := raw.Control(func(fd uintptr) { c, err = fromFD(int(fd), digests) })
 	if err = errors.Join(cerr, err); err != nil {
 		return nil, fmt.Errorf("peer of the connection: %w", err)
 	}
 	return c, nil
 }
 
-func fromFD(fd int) (*Caller, error) {
+func fromFD(fd int, digests *Digests) (*Caller, error) {
 	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil {
 		return nil, fmt.Errorf("SO_PEERCRED: %w", err)
@@ -45,7 +46,7 @@ func fromFD(fd int) (*Caller, error) {
 		PID:    int(cred.Pid),
 		User:   userName(int(cred.Uid)),
 	}
-	c.readProc(fd)
+	c.readProc(fd, digests)
 	return c, nil
 }
 
@@ -74,34 +75,51 @@ func peerGroups(fd int) ([]int, error) {
 
 // readProc fills in what /proc tells of the peer, if the peer provably still
 // lives after it was read.
-func (c *Caller) readProc(fd int) {
+func (c *Caller) readProc(fd int, digests *Digests) {
 	if c.PID <= 0 {
 		return
 	}
-	alive, done := liveness(fd, c.PID)
+	pidfd, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEERPIDFD)
+	alive, done := liveness(pidfd, err, c.PID)
 	defer done()
 	dir := "/proc/" + strconv.Itoa(c.PID)
 	exe, _ := os.Readlink(dir + "/exe") // not ours to read for every peer: then it stays ""
-	unit := readUnit(dir + "/cgroup")
-	if alive() {
-		c.Exe, c.Unit = exe, unit
+	var file *os.File
+	if digests != nil {
+		file, _ = os.Open(dir + "/exe") // the file itself, whatever has its name by now
+	}
+	unit, err := readUnit(dir + "/cgroup")
+	if !alive() {
+		_ = file.Close() // only read; a nil file does not mind
+		return
+	}
+	c.Exe, c.Unit, c.Traced = exe, unit, err == nil
+	if file != nil {
+		c.digest = digests.of(file)
 	}
 }
 
 // liveness returns a check that the process of the connection still lives. It
 // never mistakes another process with the same pid for it: with a pidfd the
-// kernel says so, on older kernels the start time does.
-func liveness(fd, pid int) (alive func() bool, done func()) {
-	if pidfd, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEERPIDFD); err == nil {
-		return func() bool {
-				err := unix.PidfdSendSignal(pidfd, 0, nil, 0)
-				return err == nil || errors.Is(err, unix.EPERM)
-			}, func() {
-				_ = unix.Close(pidfd) // nothing was written to it
-			}
+// kernel says so. A kernel that has none to give says that it does not know the
+// option (ENOPROTOOPT); there the start time does. Any other error means that
+// the process has gone.
+func liveness(pidfd int, err error, pid int) (alive func() bool, done func()) {
+	switch {
+	case err == nil:
+		return func() bool { return pidfdAlive(pidfd) }, func() {
+			_ = unix.Close(pidfd) // nothing was written to it
+		}
+	case errors.Is(err, unix.ENOPROTOOPT):
+		before := startTime(pid)
+		return func() bool { return before != "" && before == startTime(pid) }, func() {}
 	}
-	before := startTime(pid)
-	return func() bool { return before != "" && before == startTime(pid) }, func() {}
+	return func() bool { return false }, func() {}
+}
+
+func pidfdAlive(pidfd int) bool {
+	err := unix.PidfdSendSignal(pidfd, 0, nil, 0)
+	return err == nil || errors.Is(err, unix.EPERM)
 }
 
 // startTime is field 22 of /proc/PID/stat, in clock ticks since boot.
@@ -120,15 +138,15 @@ func startTime(pid int) string {
 }
 
 // readUnit returns the last systemd unit in the process's cgroup path.
-func readUnit(file string) string {
+func readUnit(file string) (string, error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return ""
+		return "", err
 	}
 	defer f.Close()
 	buf := make([]byte, maxCgroupFile)
-	n, _ := f.Read(buf) // what is missing makes no unit
-	return unitOf(string(buf[:n]))
+	n, err := f.Read(buf)
+	return unitOf(string(buf[:n])), err
 }
 
 // unitOf finds the unit in the text of /proc/PID/cgroup: the last path segment

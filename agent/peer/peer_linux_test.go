@@ -1,11 +1,14 @@
 package peer
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -32,8 +35,11 @@ func TestUnitOf(t *testing.T) {
 }
 
 func TestReadUnitOfNoFile(t *testing.T) {
-	require.Empty(t, readUnit(filepath.Join(t.TempDir(), "none")))
-	require.Empty(t, readUnit(t.TempDir()))
+	for _, file := range []string{filepath.Join(t.TempDir(), "none"), t.TempDir()} {
+		unit, err := readUnit(file)
+		require.Empty(t, unit)
+		require.Error(t, err)
+	}
 }
 
 // pair is a connection and its other end.
@@ -55,7 +61,7 @@ func pair(t *testing.T) (server, client *net.UnixConn) {
 
 func TestThreat16CallerIsWhoTheKernelSays(t *testing.T) {
 	server, _ := pair(t)
-	c, err := FromConn(server)
+	c, err := FromConn(server, nil)
 	require.NoError(t, err)
 	exe, err := os.Executable()
 	require.NoError(t, err)
@@ -81,7 +87,7 @@ func TestThreat30DeadCallersHaveNoProgram(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, f.Close())
 	t.Cleanup(func() { _, _ = conn.Close(), unix.Close(fds[1]) })
-	c, err := FromConn(conn.(*net.UnixConn))
+	c, err := FromConn(conn.(*net.UnixConn), NewDigests())
 	require.NoError(t, err)
 	require.Equal(t, os.Getpid(), c.PID, "of a pair, whoever made it")
 
@@ -89,17 +95,110 @@ func TestThreat30DeadCallersHaveNoProgram(t *testing.T) {
 	require.NoError(t, cmd.Run())
 	dead := cmd.ProcessState.Pid()
 	require.Empty(t, startTime(dead), "a process that has ended")
-	alive, done := liveness(-1, dead) // no pidfd: as on an older kernel
-	defer done()
-	require.False(t, alive())
-	alive, done = liveness(-1, os.Getpid())
-	defer done()
-	require.True(t, alive())
+	tests := []struct {
+		name string
+		err  error // of SO_PEERPIDFD
+		pid  int
+		want bool
+	}{
+		{"an older kernel, a dead process", unix.ENOPROTOOPT, dead, false},
+		{"an older kernel, a live process", unix.ENOPROTOOPT, os.Getpid(), true},
+		{"a dead process, its number taken by a live one", unix.EINVAL, os.Getpid(), false},
+		{"the same, as newer kernels say it", unix.ESRCH, os.Getpid(), false},
+		{"no room for the descriptor", unix.EMFILE, os.Getpid(), false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			alive, done := liveness(-1, tt.err, tt.pid)
+			defer done()
+			require.Equal(t, tt.want, alive())
+		})
+	}
+}
+
+// A process connects, hands its end to another one and ends: its program is
+// not taken from whoever lives now.
+func TestThreat30CallerThatEndsHasNoProgram(t *testing.T) {
+	dir, err := os.MkdirTemp("/tmp", "hs") // a socket's path has 107 bytes at most
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "s"), Net: "unix"})
+	require.NoError(t, err)
+	defer l.Close()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestConnectAndEnd$")
+	cmd.Env = append(os.Environ(), "PEER_TEST_SOCKET="+filepath.Join(dir, "s"))
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	conn, err := l.AcceptUnix()
+	require.NoError(t, err)
+	defer conn.Close()
+	c, err := FromConn(conn, NewDigests())
+	require.NoError(t, err)
+	require.Equal(t, cmd.Process.Pid, c.PID)
+	require.Empty(t, c.Exe)
+	require.Empty(t, c.Unit)
+	require.False(t, c.Traced)
+	require.Empty(t, c.SHA256())
+}
+
+// TestConnectAndEnd is the program that the test above starts.
+func TestConnectAndEnd(t *testing.T) {
+	path := os.Getenv("PEER_TEST_SOCKET")
+	if path == "" {
+		return
+	}
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+	require.NoError(t, err)
+	defer conn.Close()
+}
+
+func TestDigests(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "program")
+	write := func(text string, mtime time.Time) string {
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+		require.NoError(t, os.Chtimes(path, mtime, mtime))
+		sum := sha256.Sum256([]byte(text))
+		return hex.EncodeToString(sum[:])
+	}
+	d := NewDigests()
+	get := func() (*digest, string) {
+		f, err := os.Open(path)
+		require.NoError(t, err)
+		dg := d.of(f)
+		return dg, (&Caller{digest: dg}).SHA256()
+	}
+	then := time.Now().Add(-time.Hour)
+	want := write("one", then)
+	first, sum := get()
+	require.Equal(t, want, sum)
+	again, _ := get()
+	require.Same(t, first, again, "the file is read once")
+
+	// Another program with the same size and the same mtime is another one.
+	want = write("two", then)
+	_, sum = get()
+	require.Equal(t, want, sum)
+
+	dir, err := os.Open(t.TempDir())
+	require.NoError(t, err)
+	require.Nil(t, d.of(dir), "no file")
+	require.Empty(t, (&Caller{}).SHA256())
+}
+
+func TestDigestOfACaller(t *testing.T) {
+	server, _ := pair(t)
+	c, err := FromConn(server, NewDigests())
+	require.NoError(t, err)
+	self, err := os.ReadFile("/proc/self/exe")
+	require.NoError(t, err)
+	sum := sha256.Sum256(self)
+	require.Equal(t, hex.EncodeToString(sum[:]), c.SHA256())
+	require.True(t, c.Traced)
 }
 
 func TestClosedConnection(t *testing.T) {
 	server, _ := pair(t)
 	require.NoError(t, server.Close())
-	_, err := FromConn(server)
+	_, err := FromConn(server, nil)
 	require.Error(t, err)
 }

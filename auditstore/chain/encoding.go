@@ -49,6 +49,8 @@ var recordFields = []field[Record]{
 		func(b []byte, r *Record) []byte { return appendFields(b, callerFields, r.Caller) },
 		func(p *parser, r *Record) { r.Caller = new(Caller); parseFields(p, callerFields, r.Caller) }},
 	textField("reason", func(r *Record) *string { return &r.Reason }),
+	textField("rule", func(r *Record) *string { return &r.Rule }),
+	textField("confirmedBy", func(r *Record) *string { return &r.ConfirmedBy }),
 	intField("statusCode", func(r *Record) *int { return &r.StatusCode }),
 	optField("durationMs", func(r *Record) **int64 { return &r.DurationMs }),
 	optField("requestBytes", func(r *Record) **int64 { return &r.RequestBytes }),

@@ -68,6 +68,9 @@ type Record struct {
 	Actor      string    `json:"actor"` // hsagentd/<version>
 	Caller     *Caller   `json:"caller,omitempty"`
 	Reason     string    `json:"reason,omitempty"` // the caller's, or why an event happened
+	Rule       string    `json:"rule,omitempty"`   // of the policy, that let an intent pass or denied
+
+	ConfirmedBy string `json:"confirmedBy,omitempty"` // who said yes or no, where a rule asks for that
 
 	StatusCode         int    `json:"statusCode,omitempty"` // HubSpot's; absent if it gave none
 	DurationMs         *int64 `json:"durationMs,omitempty"`

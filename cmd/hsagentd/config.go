@@ -17,6 +17,7 @@ import (
 
 	"github.com/hsagent/hsagentd/agent"
 	"github.com/hsagent/hsagentd/agent/hubspot"
+	"github.com/hsagent/hsagentd/agent/policy"
 	"github.com/hsagent/hsagentd/wire"
 	"github.com/pelletier/go-toml/v2"
 )
@@ -40,8 +41,12 @@ type config struct {
 	Audit        auditConfig    `toml:"audit"`
 	Consumers    []consumer     `toml:"consumer"`
 
-	paths   paths             // the defaults, and where an identity may be
-	origins map[string]string // what set a key, if not the file
+	Rules []wire.PolicyRule `toml:"rule"`
+
+	paths     paths             // the defaults, and where an identity may be
+	origins   map[string]string // what set a key, if not the file
+	ruleLines []int             // where each rule stands in the file
+	policy    *policy.Policy    // that the rules make, once they were checked
 }
 
 type upstreamConfig struct {
@@ -225,7 +230,7 @@ func (c *config) readFile(e *env, path string, named bool) error {
 	case err != nil:
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	c.File = path
+	c.File, c.ruleLines = path, ruleLines(b)
 	return nil
 }
 
@@ -266,7 +271,7 @@ type problem struct {
 func (p *problem) Error() string { return p.text }
 
 // validate returns everything that is wrong with the values. It opens nothing
-// but the bundle of TLS roots.
+// but the bundle of TLS roots, and looks up the rules' users and groups.
 func (c *config) validate() []error {
 	var problems []error
 	add := func(key, format string, args ...any) {
@@ -315,6 +320,7 @@ func (c *config) validate() []error {
 	if err := agent.CheckConsumers(c.consumers()); err != nil {
 		add("consumer", "%v", err)
 	}
+	problems = append(problems, c.compileRules()...)
 	// hubspot says which of the upstream keys is wrong, and how.
 	if _, err := c.upstream(); err != nil {
 		add("upstream", "%v", err)

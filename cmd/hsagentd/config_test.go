@@ -12,7 +12,9 @@ import (
 // an error that has an exit code, never with both or a panic.
 func FuzzConfig(f *testing.F) {
 	for _, seed := range []string{configTemplate, "socket = \"/x\"", "drain_timeout = 10", "upstream = []", "[upstream]\nproxy = \"http://u:p@h:1\"",
-		"max_in_flight = 99999999999999999999", "log_level = \"loud\"", "a.b.c = 1", "socket = '''\n", "store = \"/a\"\naudit_dir = \"/a\"", "\xff"} {
+		"max_in_flight = 99999999999999999999", "log_level = \"loud\"", "a.b.c = 1", "socket = '''\n", "store = \"/a\"\naudit_dir = \"/a\"", "\xff",
+		"[[rule]]\nname = \"r\"\neffect = \"allow\"\nusers = [\"0\"]\nexes = [{path = \"/a\", sha256 = \"x\"}]\npaths = [\"/**\"]",
+		"rule = [{name = \"r\", effect = \"deny\"}]", "[[rule]]", "[rule]\nname = \"r\"", "[[rule.a]]\n[[\"rule\"]]"} {
 		f.Add(seed)
 	}
 	dir := f.TempDir()

@@ -131,6 +131,7 @@ func (d *daemon) run(ctx context.Context, ready func()) (err error) {
 		AdminGroup:      adminGroup,
 		WarnBelow:       d.cfg.Quota.WarnBelow,
 		Consumers:       d.cfg.consumers(),
+		Policy:          d.cfg.policy,
 		SocketActivated: d.sock.activated,
 		StartNotes:      audit.Notes(),
 	})
@@ -215,7 +216,9 @@ func (d *daemon) reload(ctx context.Context) {
 	next, err := d.reread()
 	if err != nil {
 		d.log.ErrorContext(ctx, "config not reloaded: the values before it stay", "error", err)
+		d.agent.RefusePolicy(ctx, err)
 	} else {
+		d.agent.SetPolicy(ctx, next.policy)
 		d.level.Set(next.LogLevel.Level)
 		if keys := d.cfg.needRestart(next); len(keys) > 0 {
 			d.log.WarnContext(ctx, "these keys of the config changed and take effect after a restart", "keys", keys)
@@ -274,16 +277,24 @@ func groupID(key, name string) (int, error) {
 	if name == "" {
 		return -1, nil
 	}
+	gid, err := lookupGroup(name)
+	if err != nil {
+		return -1, fmt.Errorf("%s: %w", key, err)
+	}
+	return gid, nil
+}
+
+func lookupGroup(name string) (int, error) {
 	if n, err := strconv.ParseUint(name, 10, 31); err == nil {
 		return int(n), nil
 	}
 	g, err := user.LookupGroup(name)
 	if err != nil {
-		return -1, fmt.Errorf("%s: no such group %s: make it with groupadd, or name another", key, wire.Quote(name))
+		return -1, fmt.Errorf("no such group %s: make it with groupadd, or name another", wire.Quote(name))
 	}
 	gid, err := strconv.Atoi(g.Gid)
 	if err != nil {
-		return -1, fmt.Errorf("%s: group %s: %w", key, wire.Quote(name), err)
+		return -1, fmt.Errorf("group %s: %w", wire.Quote(name), err)
 	}
 	return gid, nil
 }

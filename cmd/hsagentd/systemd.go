@@ -103,6 +103,9 @@ func statusLine(st *wire.Status) string {
 	if st.Store.LastError != "" {
 		parts = append(parts, "store refused: "+st.Store.LastError)
 	}
+	if st.Policy.LastError != "" {
+		parts = append(parts, "policy refused: "+st.Policy.LastError)
+	}
 	if !st.Locked {
 		var states []string
 		for state, n := range st.Portals {

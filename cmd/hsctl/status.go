@@ -68,6 +68,12 @@ func statusTable(st *wire.Status) *table {
 	row("store version", text(st.Store.Version))
 	row("store loaded", moment(st.Store.LoadedAt))
 	fault("store error", st.Store.LastError)
+	rules := "none: whoever may use the socket may call"
+	if n := st.Policy.Rules; n > 0 {
+		rules = fmt.Sprintf("%d rules", n)
+	}
+	row("policy", text(rules))
+	fault("policy error", st.Policy.LastError)
 	row("audit log", text(st.Audit.Path))
 	row("audit records", text(fmt.Sprintf("%d, %d of them durable", st.Audit.Size, st.Audit.Durable)))
 	fault("audit error", st.Audit.LastError)
