@@ -53,6 +53,10 @@ bench-peers: build ## measure hsagentd beside nginx, haproxy, ReverseProxy and n
 fill: ## write a log of N made-up records to DIR, for benchmarks
 	$(GO) run ./packaging/fill -n $(or $(N),1000000) -dir '$(DIR)'
 
+.PHONY: report-test
+report-test: ## compare reports with a count beside the log, for a month of 200,000 calls
+	REPORT_TEST_RECORDS=412000 $(GO) test -count 1 -v -run 'TestReportFigures' ./auditstore/report
+
 .PHONY: cover
 cover: ## write coverage.out and print the total
 	CGO_ENABLED=1 $(GO) test -race -coverprofile coverage.out -coverpkg ./... ./... && $(GO) tool cover -func coverage.out | tail -n 1

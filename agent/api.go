@@ -45,6 +45,7 @@ var routes = []route{
 	{http.MethodGet, "/v1/audit/records", true, (*Agent).getRecords},
 	{http.MethodGet, "/v1/audit/checkpoint", true, (*Agent).getCheckpoint},
 	{http.MethodGet, "/v1/audit/key", true, (*Agent).getAuditKey},
+	{http.MethodGet, "/v1/report/{slug}", true, (*Agent).getReport},
 	{http.MethodPost, "/v1/audit/verify", true, (*Agent).postAuditVerify},
 	{http.MethodGet, "/v1/policy", true, (*Agent).getPolicy},
 	{http.MethodPost, "/v1/policy/test", false, (*Agent).postPolicyTest},

@@ -3,6 +3,7 @@ package agent
 import (
 	"bufio"
 	"context"
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -35,10 +36,15 @@ func (a *Agent) getRecords(w http.ResponseWriter, r *http.Request, req apiReques
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	defer context.AfterFunc(a.ctx, func() { cancel(errShutdown) })()
+	limit := f.Limit
 	for sent := 0; ; {
-		last, seen := uint64(0), false
+		size := a.audit.Status().Durable
+		last := uint64(0)
+		if limit > 0 {
+			f.Limit = limit - sent
+		}
 		err := a.audit.Records(ctx, f, func(raw []byte, rec *chain.Record) error {
-			last, seen = rec.Seq, true
+			last = rec.Seq
 			sent++
 			if _, err := buf.Write(raw); err != nil {
 				return err
@@ -54,38 +60,26 @@ func (a *Agent) getRecords(w http.ResponseWriter, r *http.Request, req apiReques
 			}
 			panic(http.ErrAbortHandler) // a broken answer, not a short one
 		}
-		if !follow || f.Limit > 0 && sent >= f.Limit {
+		if !follow || limit > 0 && sent >= limit {
 			return nil
 		}
 		if err := rc.Flush(); err != nil {
 			return nil // the caller has gone
 		}
-		next, ok := a.followed(ctx, f, last, seen)
-		if !ok {
-			return nil
-		}
-		f.After = &next
-	}
-}
-
-// followed waits for records after those seen and returns where to go on.
-func (a *Agent) followed(ctx context.Context, f chain.Filter, last uint64, seen bool) (uint64, bool) {
-	// Everything durable when the reading began was looked at; what is new
-	// comes after it. Where nothing was seen the same start is read again,
-	// which costs a look at the end of the log.
-	from := last
-	if !seen {
-		if f.After != nil {
-			from = *f.After
-		}
-		if size := a.audit.Status().Durable; size > 0 {
-			if err := a.audit.Wait(ctx, size-1); err != nil {
-				return 0, false
+		if size > 0 || sent > 0 { // everything up to there was looked at
+			next := max(last, max(size, 1)-1)
+			if f.After == nil || *f.After < next {
+				f.After = &next
 			}
 		}
-		return from, f.After != nil
+		after := uint64(math.MaxUint64) // any record
+		if f.After != nil {
+			after = *f.After
+		}
+		if a.audit.Wait(ctx, after) != nil {
+			return nil
+		}
 	}
-	return from, a.audit.Wait(ctx, last) == nil
 }
 
 // parseFilter reads the query of /v1/audit/records.
@@ -106,6 +100,10 @@ func parseFilter(q url.Values) (f chain.Filter, follow bool, _ *wire.Problem) {
 			f.To, ok = parseWhen(v, true)
 		case "method":
 			f.Method = v
+		case "objectType":
+			f.ObjectType = v
+		case "reason":
+			f.Reason = v
 		case "status":
 			f.Status, ok = v, validStatus(v)
 		case "callId":
@@ -140,11 +138,14 @@ func parseFilter(q url.Values) (f chain.Filter, follow bool, _ *wire.Problem) {
 
 // parseWhen reads RFC 3339 or a date in UTC; the end of a range includes its
 // whole day.
-func parseWhen(s string, end bool) (time.Time, bool) {
+func parseWhen(s string, end bool) (time.Time, bool) { return parseWhenIn(s, end, time.UTC) }
+
+// parseWhenIn is parseWhen for dates of a time zone.
+func parseWhenIn(s string, end bool, zone *time.Location) (time.Time, bool) {
 	if t, err := time.Parse(time.RFC3339, s); err == nil {
 		return t, true
 	}
-	t, err := time.Parse(time.DateOnly, s)
+	t, err := time.ParseInLocation(time.DateOnly, s, zone)
 	if end {
 		t = t.AddDate(0, 0, 1)
 	}

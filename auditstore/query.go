@@ -59,6 +59,11 @@ func (s *Store) Records(ctx context.Context, f chain.Filter, fn func(raw []byte,
 	if f.Slug != "" {
 		prefix = slugPrefix(dayPrefix, f.Slug)
 	}
+	if !f.Begin.IsZero() {
+		if all, err = q.begin(prefix, all); err != nil {
+			return err
+		}
+	}
 	parts, err := q.days(prefix, all)
 	if err != nil {
 		return err
@@ -90,6 +95,17 @@ func (q *query) narrow() {
 	if to := at.Add(about); q.f.To.IsZero() || q.f.To.After(to) {
 		q.f.To = to
 	}
+}
+
+// begin cuts off what stands before the first run of days that reaches Begin.
+func (q *query) begin(prefix []byte, all stretch) (stretch, error) {
+	since := query{txn: q.txn, f: chain.Filter{From: q.f.Begin}}
+	parts, err := since.days(prefix, all)
+	if err != nil || len(parts) == 0 {
+		return stretch{}, err
+	}
+	all.lo = parts[0].lo
+	return all, nil
 }
 
 // days cuts all down to the runs of days that the filter's times touch.

@@ -36,6 +36,8 @@ func jumpy(t *testing.T) (*auditstore.Store, []chain.Record) {
 			}
 		}
 		rec := intent(slugOf(r.IntN(3)), r)
+		rec.ObjectType = []string{"contacts", "deals", ""}[r.IntN(3)]
+		rec.Reason = []string{"contract: sync", "consent: newsletter", ""}[r.IntN(3)]
 		switch r.IntN(4) {
 		case 0:
 			rec = outcome(rec, r)
@@ -83,6 +85,12 @@ func TestThreat53Queries(t *testing.T) {
 		if r.IntN(4) == 0 {
 			f.Status = "4xx"
 		}
+		if r.IntN(5) == 0 {
+			f.ObjectType = []string{"contacts", "deals"}[r.IntN(2)]
+		}
+		if r.IntN(5) == 0 {
+			f.Reason = []string{"Contract", "consent: news"}[r.IntN(2)]
+		}
 		if r.IntN(3) == 0 {
 			f.Limit = 1 + r.IntN(50)
 		}
@@ -106,6 +114,28 @@ func TestThreat53Queries(t *testing.T) {
 			require.Equal(t, want, n)
 		}
 	}
+}
+
+// What begins at a time is all that the log holds from the first record on
+// whose day reaches it, whatever the clock did afterwards.
+func TestQueryBegin(t *testing.T) {
+	s, recs := jumpy(t)
+	r := rand.New(rand.NewPCG(7, 8))
+	cut := 0
+	for range 100 {
+		f := chain.Filter{Slug: []string{"a", "b", "c", ""}[r.IntN(4)], Begin: recs[r.IntN(len(recs))].TS.Time}
+		day := f.Begin.UTC().Truncate(24 * time.Hour)
+		var want []chain.Record
+		for i := range recs {
+			if f.Match(&recs[i]) && (want != nil || !recs[i].TS.Before(day)) {
+				want = append(want, recs[i])
+			}
+		}
+		require.Equal(t, want, all(t, s, f), "%+v", f)
+		cut += len(recs) - len(want)
+	}
+	require.Positive(t, cut)
+	require.Empty(t, all(t, s, chain.Filter{Slug: "a", Begin: time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)}))
 }
 
 func TestQueryByCall(t *testing.T) {

@@ -37,6 +37,15 @@ const (
 	AuditKey Kind = "audit.key" // other keys sign the checkpoints from here on
 )
 
+// Kinds returns all kinds, those of calls first.
+func Kinds() []Kind {
+	return []Kind{
+		CallIntent, CallOutcome, CallDenied, CallInterrupted,
+		PortalOnboarded, PortalRotated, PortalRemoved, PortalQuarantined, PortalResumed, PortalVerified, PortalRejected,
+		StoreLoaded, StoreRefused, AgentStarted, AgentStopped, AgentLocked, AgentUnlocked, PolicyLoaded,
+	}
+}
+
 // A Caller is the local process that asked, as the kernel named it.
 type Caller struct {
 	UID   int    `json:"uid"`

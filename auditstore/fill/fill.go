@@ -81,7 +81,7 @@ func (s steps) Less(i, j int) bool {
 func (s steps) Swap(i, j int) { s[i], s[j] = s[j], s[i] }
 
 // Push is for container/heap.
-func (s *steps) Push(x any) { *s = append(*s, x.(step)) } //nolint:forcetypeassert,errcheck // only steps are pushed
+func (s *steps) Push(x any) { *s = append(*s, x.(step)) } //nolint:forcetypeassert // only steps are pushed
 
 // Pop is for container/heap.
 func (s *steps) Pop() any {
@@ -291,10 +291,10 @@ func (g *generator) callID(at time.Time) string {
 	var b [16]byte
 	ms := at.UnixMilli()
 	for i := range 6 {
-		b[i] = byte(ms >> (40 - 8*i))
+		b[i] = byte(ms >> (40 - 8*i)) //nolint:gosec // the byte that it is meant to be
 	}
 	for i := 6; i < 16; i++ {
-		b[i] = byte(g.r.Uint32())
+		b[i] = byte(g.r.UintN(256)) //nolint:gosec // fits
 	}
 	b[6], b[8] = 0x70|b[6]&0x0f, 0x80|b[8]&0x3f
 	return uuid.UUID(b).String()
@@ -303,7 +303,7 @@ func (g *generator) callID(at time.Time) string {
 func (g *generator) hex(n int) string {
 	b := make([]byte, n)
 	for i := range b {
-		b[i] = byte(g.r.Uint32())
+		b[i] = byte(g.r.UintN(256)) //nolint:gosec // fits
 	}
 	return hex.EncodeToString(b)
 }

@@ -1,0 +1,127 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/hsagent/hsagentd/auditstore/chain"
+	"github.com/hsagent/hsagentd/auditstore/report"
+	"github.com/hsagent/hsagentd/wire"
+)
+
+// getReport counts what was done for one client in a period. It reads the
+// client's own records alone, from the period's first on.
+func (a *Agent) getReport(w http.ResponseWriter, r *http.Request, req apiRequest) *wire.Problem {
+	opts, p := parseReport(req.query)
+	if p != nil {
+		return p
+	}
+	opts.Slug = req.slug.String()
+	if err := a.audit.Flush(r.Context()); err != nil {
+		a.log.DebugContext(r.Context(), "a report lacks the latest", "error", err)
+	}
+	first, err := a.oldest(r.Context(), opts.Slug)
+	if err != nil {
+		return unreadableLog(err)
+	}
+	portalID := int64(0)
+	if k := a.keys.Load(); k != nil {
+		switch c := k.credential(opts.Slug); {
+		case c != nil:
+			portalID = c.PortalID
+		case first == nil:
+			return k.missing(req.slug)
+		}
+	} else if first == nil {
+		return a.noKeys()
+	}
+	b := report.New(opts)
+	err = a.audit.Records(r.Context(), chain.Filter{Slug: opts.Slug, Begin: opts.From}, func(_ []byte, rec *chain.Record) error {
+		if !b.Add(rec) {
+			return errRead
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errRead) {
+		return unreadableLog(err)
+	}
+	rep := b.Report(first)
+	if rep.PortalID == 0 {
+		rep.PortalID = portalID
+	}
+	if s := req.query.Get("from"); s != "" {
+		rep.From = s
+	}
+	if s := req.query.Get("to"); s != "" {
+		rep.To = s
+	}
+	rep.Recheck = report.Recheck(opts.Slug)
+	writeJSON(w, http.StatusOK, rep)
+	return nil
+}
+
+// errRead ends the reading of records once all that matter were read.
+var errRead = errors.New("read")
+
+func unreadableLog(err error) *wire.Problem {
+	return wire.Errorf(wire.CodeAuditUnavailable, "the log could not be read: %v", err)
+}
+
+// oldest returns the slug's first record, or nil.
+func (a *Agent) oldest(ctx context.Context, slug string) (*chain.Record, error) {
+	var first *chain.Record
+	err := a.audit.Records(ctx, chain.Filter{Slug: slug, Limit: 1}, func(_ []byte, rec *chain.Record) error {
+		first = rec
+		return nil
+	})
+	return first, err
+}
+
+// parseReport reads the query of /v1/report/{slug}.
+func parseReport(q url.Values) (report.Options, *wire.Problem) {
+	o := report.Options{Zone: time.UTC}
+	for key, vals := range q {
+		if len(vals) != 1 {
+			return o, wire.Errorf(wire.CodeBadRequest, "parameter %s is given %d times", wire.Quote(key), len(vals))
+		}
+		switch v := vals[0]; key {
+		case "tz":
+			zone, err := time.LoadLocation(v)
+			if err != nil || v == "Local" || v == "" { // what Local is depends on the machine
+				return o, badParameter(key, v, "a time zone such as Europe/Berlin")
+			}
+			o.Zone = zone
+		case "breach":
+			var err error
+			if o.Breach, err = strconv.ParseBool(v); err != nil {
+				return o, badParameter(key, v, "true or false")
+			}
+		case "from", "to": // in the time zone, which may come later
+		default:
+			return o, wire.Errorf(wire.CodeBadRequest, "parameter %s is not known", wire.Quote(key))
+		}
+	}
+	for key, at := range map[string]*time.Time{"from": &o.From, "to": &o.To} {
+		v := q.Get(key)
+		if v == "" {
+			continue
+		}
+		t, ok := parseWhenIn(v, key == "to", o.Zone)
+		if !ok {
+			return o, badParameter(key, v, "a date such as 2026-11-30, or a time as of RFC 3339")
+		}
+		*at = t
+	}
+	if !o.To.IsZero() && !o.From.Before(o.To) {
+		return o, wire.Errorf(wire.CodeBadRequest, "the period from %s to %s has no time in it", wire.Quote(q.Get("from")), wire.Quote(q.Get("to")))
+	}
+	return o, nil
+}
+
+func badParameter(key, v, want string) *wire.Problem {
+	return wire.Errorf(wire.CodeBadRequest, "parameter %s: %s: want %s", key, wire.Quote(v), want)
+}
