@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -21,9 +22,7 @@ func (a *Agent) getReport(w http.ResponseWriter, r *http.Request, req apiRequest
 		return p
 	}
 	opts.Slug = req.slug.String()
-	if err := a.audit.Flush(r.Context()); err != nil {
-		a.log.DebugContext(r.Context(), "a report lacks the latest", "error", err)
-	}
+	note, size := a.anchor(r.Context())
 	first, err := a.oldest(r.Context(), opts.Slug)
 	if err != nil {
 		return unreadableLog(err)
@@ -41,7 +40,7 @@ func (a *Agent) getReport(w http.ResponseWriter, r *http.Request, req apiRequest
 	}
 	b := report.New(opts)
 	err = a.audit.Records(r.Context(), chain.Filter{Slug: opts.Slug, Begin: opts.From}, func(_ []byte, rec *chain.Record) error {
-		if !b.Add(rec) {
+		if rec.Seq >= size || !b.Add(rec) {
 			return errRead
 		}
 		return nil
@@ -50,6 +49,7 @@ func (a *Agent) getReport(w http.ResponseWriter, r *http.Request, req apiRequest
 		return unreadableLog(err)
 	}
 	rep := b.Report(first)
+	rep.Checkpoint = note
 	if rep.PortalID == 0 {
 		rep.PortalID = portalID
 	}
@@ -62,6 +62,20 @@ func (a *Agent) getReport(w http.ResponseWriter, r *http.Request, req apiRequest
 	rep.Recheck = report.Recheck(opts.Slug)
 	writeJSON(w, http.StatusOK, rep)
 	return nil
+}
+
+// anchor returns the checkpoint that a report is made under, and its size: the
+// report holds nothing that it does not cover. A log that cannot be written
+// any more, or has no key, can still be read.
+func (a *Agent) anchor(ctx context.Context) (note string, size uint64) {
+	note, err := a.audit.Checkpoint(ctx)
+	if err == nil {
+		if c, err := chain.ParseCheckpoint(note); err == nil {
+			return note, c.Size
+		}
+	}
+	a.log.WarnContext(ctx, "a report is made without a checkpoint", "error", err)
+	return "", math.MaxUint64
 }
 
 // errRead ends the reading of records once all that matter were read.

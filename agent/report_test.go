@@ -19,14 +19,6 @@ import (
 
 const contact1 = "/crm/v3/objects/contacts?limit=1"
 
-// get asks the agent's own API.
-func (r *rig) get(path string) answer {
-	r.t.Helper()
-	req, err := http.NewRequestWithContext(r.t.Context(), "GET", "http://hsagent/", nil)
-	require.NoError(r.t, err)
-	return r.do(req, path)
-}
-
 func (r *rig) report(query string) *wire.Report {
 	r.t.Helper()
 	got := r.get("/v1/report/" + query)
@@ -56,6 +48,7 @@ func TestReport(t *testing.T) {
 	rep := r.report("client-0?from=" + today + "&to=" + today + "&tz=" + url.QueryEscape(tz))
 	require.Equal(t, "client-0", rep.Slug)
 	require.EqualValues(t, 1000, rep.PortalID)
+	require.Equal(t, r.get("/v1/audit/checkpoint").body, rep.Checkpoint)
 	require.Equal(t, []string{today, today, tz}, []string{rep.From, rep.To, rep.TZ})
 	require.EqualValues(t, 4, rep.Totals.Calls)
 	require.EqualValues(t, 2, rep.Totals.Errors)

@@ -37,6 +37,11 @@ func TestRecordFields(t *testing.T) {
 func TestRecordKinds(t *testing.T) {
 	want := constants(t, "../auditstore/chain/record.go", "Kind")
 	require.Equal(t, want, firstColumn(t, "audit-records.md", "## Kinds"))
+	var kinds []string
+	for _, k := range chain.Kinds() {
+		kinds = append(kinds, string(k))
+	}
+	require.Equal(t, want, kinds)
 }
 
 func TestErrorCodes(t *testing.T) {

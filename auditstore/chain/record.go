@@ -42,7 +42,7 @@ func Kinds() []Kind {
 	return []Kind{
 		CallIntent, CallOutcome, CallDenied, CallInterrupted,
 		PortalOnboarded, PortalRotated, PortalRemoved, PortalQuarantined, PortalResumed, PortalVerified, PortalRejected,
-		StoreLoaded, StoreRefused, AgentStarted, AgentStopped, AgentLocked, AgentUnlocked, PolicyLoaded,
+		StoreLoaded, StoreRefused, AgentStarted, AgentStopped, AgentLocked, AgentUnlocked, PolicyLoaded, AuditKey,
 	}
 }
 
