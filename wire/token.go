@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -8,59 +9,138 @@ import (
 	"io"
 	"log/slog"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/hsagent/hsagentd/wire/secret"
 )
 
-// A Token is the secret that opens one portal. It shows itself as "[token]" in
-// every formatter, in slog and in text, and refuses to be marshalled, so that
-// it cannot be printed by accident. [Token.Reveal] is the one way to its bytes.
-type Token struct{ s string }
+// A Token is the secret that opens one portal. Its bytes are in pages of their
+// own (package secret), not in Go's heap, and are erased when the last Token of
+// them is gone. It shows itself as "[token]" in every formatter, in slog and in
+// text, and refuses to be marshalled, so that it cannot be printed by accident.
+//
+// Tokens are equal, also by ==, if and only if their bytes are: comparing them
+// takes the same time whatever the bytes are.
+type Token struct{ k *kept }
 
-// NewToken wraps the secret s.
-func NewToken(s string) Token { return Token{s} }
+// maxToken is the longest token that can be sent.
+const maxToken = 1024
 
-// Reveal returns the secret itself. It belongs in three places only: where a
-// token joins an upstream request, where the store is encrypted, and where
-// hsctl hands a new token to the agent.
-func (t Token) Reveal() string { return t.s }
+// kept is what all Tokens of the same bytes share.
+type kept struct {
+	mem         *secret.Bytes
+	fingerprint string
+	datacenter  string
+	fault       error // why it cannot be sent, or nil
+}
+
+// NewToken wraps the secret s. The string stays in the heap: who has the secret
+// in a buffer calls [TokenOf].
+func NewToken(s string) Token {
+	b := []byte(s)
+	defer clear(b)
+	return TokenOf(b)
+}
+
+// TokenOf returns the token with the bytes of b, which stays its owner's to
+// erase. Of one that is longer than any token can be, only the beginning is
+// kept.
+func TokenOf(b []byte) Token {
+	if len(b) == 0 {
+		return Token{}
+	}
+	return Token{tokens.keep(b)}
+}
+
+// newKept copies b into secret memory and notes what is known of it.
+func newKept(b []byte, sum [sha256.Size]byte) *kept {
+	k := &kept{fingerprint: hex.EncodeToString(sum[:6]), fault: checkToken(b)}
+	if m := tokenPrefix.FindSubmatch(b); m != nil {
+		k.datacenter = strings.ToLower(string(m[1]))
+	}
+	k.mem = secret.Copy(b[:min(len(b), maxToken+1)])
+	return k
+}
+
+// Expose shows the token's bytes to f, which must neither keep nor copy them.
+func (t Token) Expose(f func(b []byte)) {
+	if t.k == nil {
+		f(nil)
+		return
+	}
+	t.k.mem.Expose(f)
+	runtime.KeepAlive(t.k)
+}
+
+// Reveal returns the secret as a string, a copy in the heap that nobody erases.
+// It is for hsctl, which hands a new token to the agent and ends, and for
+// tests. The agent exposes tokens.
+func (t Token) Reveal() (s string) {
+	t.Expose(func(b []byte) { s = string(b) })
+	return s
+}
+
+// Len is how many bytes the token has.
+func (t Token) Len() (n int) {
+	t.Expose(func(b []byte) { n = len(b) })
+	return n
+}
+
+// In reports whether the token stands in s.
+func (t Token) In(s string) (found bool) {
+	t.Expose(func(b []byte) {
+		for i := 0; len(b) > 0 && i+len(b) <= len(s) && !found; i++ {
+			found = s[i:i+len(b)] == string(b) // compared in place: this makes no string
+		}
+	})
+	return found
+}
 
 // IsZero reports whether there is no token at all.
-func (t Token) IsZero() bool { return t.s == "" }
+func (t Token) IsZero() bool { return t.k == nil }
 
 // Fingerprint is the first 12 hex digits of the token's SHA-256: enough to
 // tell tokens apart in the log, and no help in guessing one.
 func (t Token) Fingerprint() string {
-	sum := sha256.Sum256([]byte(t.s))
-	return hex.EncodeToString(sum[:6])
+	if t.k == nil {
+		return "e3b0c44298fc" // of nothing
+	}
+	return t.k.fingerprint
 }
 
 // Datacenter is the part of the token that names its data centre ("na1" of
 // "pat-na1-…"), or "" for a token of another form: HubSpot documents none.
 func (t Token) Datacenter() string {
-	m := tokenPrefix.FindStringSubmatch(t.s)
-	if m == nil {
+	if t.k == nil {
 		return ""
 	}
-	return strings.ToLower(m[1])
+	return t.k.datacenter
 }
 
 // Check returns why the token cannot be sent in a header, or nil. An odd form
 // alone is no error.
 func (t Token) Check() error {
-	switch {
-	case t.s == "":
+	if t.k == nil {
 		return errors.New("the token is empty")
-	case len(t.s) < 8:
+	}
+	return t.k.fault
+}
+
+func checkToken(b []byte) error {
+	const bearer = "bearer"
+	switch {
+	case len(b) < 8:
 		return errors.New("the token is too short to be one")
-	case len(t.s) > 1024:
+	case len(b) > maxToken:
 		return errors.New("the token is longer than 1024 bytes")
-	case strings.HasPrefix(strings.ToLower(t.s), "bearer"):
+	case bytes.EqualFold(b[:len(bearer)], []byte(bearer)):
 		return errors.New(`the token starts with "Bearer": give the token alone`)
 	}
-	for i := range len(t.s) {
-		if c := t.s[i]; c <= ' ' || c >= 0x7f {
+	for _, c := range b {
+		if c <= ' ' || c >= 0x7f {
 			return errors.New("the token has a space, a control byte or a byte outside ASCII")
 		}
 	}

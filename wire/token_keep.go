@@ -1,0 +1,82 @@
+package wire
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding"
+	"encoding/binary"
+	"runtime"
+	"sync"
+	"weak"
+
+	"github.com/hsagent/hsagentd/wire/secret"
+)
+
+// tokens are all tokens of the process, by the SHA-256 of their bytes: those of
+// the same bytes are one, so that a store that is read again needs no more
+// memory, and == compares.
+var tokens tokenTable
+
+type tokenTable struct {
+	mu      sync.Mutex
+	bySum   map[[sha256.Size]byte]weak.Pointer[kept]
+	scratch *secret.Bytes
+}
+
+// keep returns what is kept of the token b.
+func (t *tokenTable) keep(b []byte) *kept {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	sum := t.sumLocked(b)
+	if k := t.bySum[sum].Value(); k != nil {
+		return k
+	}
+	if t.bySum == nil {
+		t.bySum = make(map[[sha256.Size]byte]weak.Pointer[kept])
+	}
+	k := newKept(b, sum)
+	t.bySum[sum] = weak.Make(k)
+	runtime.AddCleanup(k, t.forget, sum)
+	return k
+}
+
+// forget drops a token that is gone, unless it has come back meanwhile.
+func (t *tokenTable) forget(sum [sha256.Size]byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.bySum[sum].Value() == nil {
+		delete(t.bySum, sum)
+	}
+}
+
+// sumLocked is the SHA-256 of a token. The hash keeps its last block, if that
+// is not full, and copies it about; so the token is padded here, as SHA-256
+// does it, in secret memory, and the hash sees full blocks alone.
+func (t *tokenTable) sumLocked(b []byte) (sum [sha256.Size]byte) {
+	if len(b) > maxToken { // no token, whatever it is
+		return sha256.Sum256(b)
+	}
+	if t.scratch == nil {
+		t.scratch = secret.New(maxToken + 2*sha256.BlockSize)
+	}
+	h := sha256.New()
+	t.scratch.Expose(func(p []byte) {
+		defer clear(p)
+		p = append(p[:0], b...)
+		p = append(p, 0x80)
+		for len(p)%sha256.BlockSize != sha256.BlockSize-8 {
+			p = append(p, 0)
+		}
+		p = binary.BigEndian.AppendUint64(p, uint64(len(b))*8)
+		_, _ = h.Write(p) // a hash never fails
+	})
+	// The state after the last block is the sum. It stands at the head of the
+	// hash's own encoding.
+	state, err := h.(encoding.BinaryAppender).AppendBinary(nil)
+	head := []byte("sha\x03")
+	if err != nil || !bytes.HasPrefix(state, head) {
+		return sha256.Sum256(b)
+	}
+	copy(sum[:], state[len(head):])
+	return sum
+}
