@@ -141,9 +141,14 @@ func (c *call) send(ctx context.Context) (*http.Response, *wire.Problem) {
 			return resp, problem
 		}
 		if resp != nil {
-			n, _ := io.Copy(io.Discard, io.LimitReader(resp.Body, maxPeek)) // so that the connection can be kept
+			kept := newExcerpt(resp)                                  // it may name a portal that is not the slug's
+			body, _ := io.ReadAll(io.LimitReader(resp.Body, maxPeek)) // so that the connection can be kept
+			kept.add(body)
 			_ = resp.Body.Close()
-			c.outcome(result{resp: resp, bytes: n})
+			c.outcome(result{resp: resp, bytes: int64(len(body)), kept: kept})
+			if problem := c.cred.identity.stopped(); problem != nil && !c.caller.Agent {
+				return nil, problem
+			}
 		}
 	}
 }

@@ -64,6 +64,38 @@ func TestThreat01AnswerOfAnotherPortal(t *testing.T) {
 	require.Equal(t, http.StatusOK, r.call(portals[len(tests)].Slug, "GET", contacts, nil).status)
 }
 
+// A 429 is repeated, but not one that names another portal.
+func TestThreat01RepeatedAnswerOfAnotherPortal(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	r.awaitState("client-0", wire.StateReady)
+	r.hubspot.SetFaults(sandbox.Fault{
+		Portal: 1000, PathPrefix: contacts, Times: 1, Status: http.StatusTooManyRequests,
+		Body:   `{"errorType":"RATE_LIMIT","policyName":"TEN_SECONDLY_ROLLING","groupName":"publicapi:private-apps-api-calls:10s:77"}`,
+		Header: http.Header{"Content-Type": {"application/json"}},
+	})
+	require.Equal(t, wire.CodePortalQuarantined, r.call("client-0", "GET", contacts, nil).code())
+	require.Equal(t, 1, r.arrivals(), "it was sent again with a token that may be another portal's")
+	require.Contains(t, r.awaitState("client-0", wire.StateQuarantined).Reason, "portal 77")
+	require.Equal(t, http.StatusOK, r.call("client-1", "GET", contacts, nil).status)
+}
+
+// Whoever asks again about a dead token gets the answer again, but it is no
+// second quarantine.
+func TestQuarantineIsNotedOnce(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	r.awaitState("client-0", wire.StateReady)
+	r.hubspot.RevokeToken(r.hubspot.ActiveToken(1000))
+	s, err := wire.ParseSlug("client-0")
+	require.NoError(t, err)
+	for range 3 {
+		_, err = r.client.Verify(t.Context(), s)
+		require.ErrorContains(t, err, "401")
+		err = r.client.Do(t.Context(), http.MethodPost, "/v1/portals/client-0/resume", nil, nil, nil)
+		require.ErrorContains(t, err, "401")
+	}
+	require.Len(t, r.records(chain.Filter{Slug: "client-0", Kind: chain.PortalQuarantined}), 1)
+}
+
 func TestRevokedTokenIsQuarantined(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	require.Equal(t, http.StatusOK, r.call("client-0", "GET", contacts, nil).status)

@@ -156,7 +156,7 @@ func (a *Agent) retire(ctx context.Context, c *credential, confirmed bool) {
 	defer cancel()
 	_, p := a.details(ctx, prev)
 	refused := p != nil && p.Code == wire.CodeTokenRejected
-	if p == nil && !confirmed && !c.graceOver() && c.identity.stopped() {
+	if p == nil && !confirmed && !c.graceOver() && c.identity.stopped() != nil {
 		// Perhaps a cancelled rotation, at a time when HubSpot did not answer
 		// for the old token.
 		if _, dead := a.whose(ctx, c); dead != nil && dead.Code == wire.CodeTokenRejected {
@@ -270,10 +270,14 @@ func (a *Agent) settleRotations(ctx context.Context, k *keyring) {
 	}
 }
 
-// stopped reports whether a problem that does not go away by itself keeps calls
-// from leaving.
-func (id *identity) stopped() bool {
+// stopped returns the problem that keeps calls from leaving and does not go
+// away by itself, or nil.
+func (id *identity) stopped() *wire.Problem {
 	id.mu.Lock()
 	defer id.mu.Unlock()
-	return id.settled
+	if !id.settled {
+		return nil
+	}
+	p := *id.problem
+	return &p
 }

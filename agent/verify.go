@@ -68,9 +68,11 @@ func (a *Agent) check(ctx context.Context, c *credential) verdict {
 				return fellBack(c, v)
 			}
 		}
-		if !a.replaced(c) { // else it is no news that concerns the slug any more
+		// It is no news where the slug is stopped already, or has another token.
+		if c.identity.stopped() == nil && !a.replaced(c) {
 			a.noteQuarantine(ctx, c, v.cause.Code, v.problem)
 		}
+	case a.ctx.Err() != nil: // the agent stops: nothing is wrong with the portal
 	default:
 		a.log.WarnContext(ctx, "portal not verified", "slug", c.Slug.String(), "portal", c.PortalID, "reason", v.problem.Detail)
 	}
