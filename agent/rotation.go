@@ -238,7 +238,7 @@ func (a *Agent) showRotation(c *credential, j credstore.Rotation) wire.Rotation 
 		if !con.holds(slug) {
 			continue
 		}
-		rc := wire.RotationConsumer{Name: con.Name, HowTo: con.HowTo}
+		rc := wire.RotationConsumer{Name: con.Name, HowTo: con.HowTo, Check: con.Check}
 		if at := j.Confirmed[con.Name]; !at.IsZero() {
 			rc.Done, rc.At = true, &at
 		} else {

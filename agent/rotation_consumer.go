@@ -19,6 +19,7 @@ type Consumer struct {
 	Name    string
 	Portals []string // patterns of slugs, as [path.Match] takes them; none: every portal
 	HowTo   string   // how to give it the new token, on one line
+	Check   string   // a command that shows whether it has it, to be run by hand
 }
 
 // check returns why the consumer cannot be used, or nil.
@@ -26,7 +27,7 @@ func (c *Consumer) check() error {
 	if c.Name == "" {
 		return errors.New("a consumer has no name")
 	}
-	for _, s := range []string{c.Name, c.HowTo} {
+	for _, s := range []string{c.Name, c.HowTo, c.Check} {
 		switch {
 		case len(s) > maxConsumerText:
 			return fmt.Errorf("consumer %s has a text of more than %d bytes", wire.Quote(c.Name), maxConsumerText)

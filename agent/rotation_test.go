@@ -151,7 +151,7 @@ func TestNoRetirementInAnOutage(t *testing.T) {
 func TestRotationConsumers(t *testing.T) {
 	r := newRig(t, rigOptions{config: func(c *agent.Config) {
 		c.Consumers = []agent.Consumer{
-			{Name: "CI secrets", HowTo: "settings of the repository"},
+			{Name: "CI secrets", HowTo: "settings of the repository", Check: "gh run list"},
 			{Name: "Zapier", Portals: []string{"client-0", "other-*"}},
 			{Name: "elsewhere", Portals: []string{"client-[12]"}},
 		}
@@ -164,7 +164,7 @@ func TestRotationConsumers(t *testing.T) {
 	r.rotated("client-0", r.next(1000))
 	require.Equal(t, 200, r.call("client-0", "GET", contacts, nil).status)
 	rot := r.rotation("client-0")
-	require.Equal(t, []wire.RotationConsumer{{Name: "CI secrets", HowTo: "settings of the repository"}, {Name: "Zapier"}}, rot.Consumers)
+	require.Equal(t, []wire.RotationConsumer{{Name: "CI secrets", HowTo: "settings of the repository", Check: "gh run list"}, {Name: "Zapier"}}, rot.Consumers)
 	require.Contains(t, rot.Next, "CI secrets, Zapier")
 	require.Less(t, strings.Index(rot.Next, "Zapier"), strings.Index(rot.Next, "Expire now"), "consumers come first")
 	p := done("client-0", "elsewhere").refused(t, wire.CodeNotFound)
@@ -212,11 +212,12 @@ func TestCheckConsumers(t *testing.T) {
 		ok   bool
 	}{
 		{"all portals", agent.Consumer{Name: "CI"}, true},
-		{"patterns", agent.Consumer{Name: "CI", Portals: []string{"acme-*", "beta"}, HowTo: "vault kv put"}, true},
+		{"patterns", agent.Consumer{Name: "CI", Portals: []string{"acme-*", "beta"}, HowTo: "vault kv put", Check: "vault kv get"}, true},
 		{"no name", agent.Consumer{HowTo: "x"}, false},
 		{"bad pattern", agent.Consumer{Name: "CI", Portals: []string{"[a"}}, false},
 		{"empty pattern", agent.Consumer{Name: "CI", Portals: []string{""}}, false},
 		{"line break", agent.Consumer{Name: "CI", HowTo: "a\nb"}, false},
+		{"line break in the check", agent.Consumer{Name: "CI", Check: "a\nb"}, false},
 		{"token", agent.Consumer{Name: "CI", HowTo: "put pat-na1-00000000-0000-4000-8000-00000000000a"}, false},
 		{"long", agent.Consumer{Name: strings.Repeat("x", 2000)}, false},
 	}

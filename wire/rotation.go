@@ -66,6 +66,7 @@ type RotationStep struct {
 type RotationConsumer struct {
 	Name  string `json:"name"`
 	HowTo string `json:"howTo,omitempty"` // how to give it the new token
+	Check string `json:"check,omitempty"` // a command that shows whether it has it: to be read before it is run
 	Done  bool   `json:"done"`
 	At    *Time  `json:"at,omitempty"` // when it was confirmed
 }

@@ -74,6 +74,7 @@ type consumer struct {
 	Name    string   `toml:"name"`
 	Portals []string `toml:"portals"`
 	HowTo   string   `toml:"how_to"`
+	Check   string   `toml:"check"`
 }
 
 // Limits of what a config may ask for.
@@ -169,7 +170,7 @@ func newConfig(e *env) *config {
 // it.
 func configPath(e *env, f *flags) (path string, named bool) {
 	if f.config != "" {
-		return f.config, true
+		return absolute(f.config), true
 	}
 	if v := e.getenv("HSAGENT_CONFIG"); v != "" {
 		return v, true

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
+	"strings"
 
 	"github.com/hsagent/hsagentd/wire"
 	"github.com/spf13/pflag"
@@ -73,18 +75,32 @@ func usageError(format string, args ...any) error {
 	return &codeError{exitUsage, fmt.Errorf(format+"\nTry: hsagentd --help", args...)}
 }
 
+// absolute completes a path that was typed: a shell's user may name one from
+// where it stands. In the config file, which has no such place, paths are
+// whole.
+func absolute(path string) string {
+	if path == "" || strings.HasPrefix(path, "@") || filepath.IsAbs(path) {
+		return path // an empty or abstract one is refused by name
+	}
+	whole, err := filepath.Abs(path)
+	if err != nil {
+		return path // and this is refused as not absolute
+	}
+	return whole
+}
+
 // apply puts the flags that were given into c.
 func (f *flags) apply(c *config) []error {
 	for _, v := range []struct {
 		flag, key, value string
 		to               *string
 	}{
-		{"socket", "socket", f.socket, &c.Socket},
-		{"store", "store", f.store, &c.Store},
-		{"identity", "identity", f.identity, &c.Identity},
-		{"audit-dir", "audit_dir", f.auditDir, &c.AuditDir},
+		{"socket", "socket", absolute(f.socket), &c.Socket},
+		{"store", "store", absolute(f.store), &c.Store},
+		{"identity", "identity", absolute(f.identity), &c.Identity},
+		{"audit-dir", "audit_dir", absolute(f.auditDir), &c.AuditDir},
 		{"upstream", "upstream", f.upstream, &c.Upstream.BaseURL},
-		{"upstream-ca", "upstream", f.upstreamCA, &c.Upstream.CAFile},
+		{"upstream-ca", "upstream", absolute(f.upstreamCA), &c.Upstream.CAFile},
 		{"log-format", "log_format", f.logFormat, &c.LogFormat},
 	} {
 		if f.set.Changed(v.flag) {

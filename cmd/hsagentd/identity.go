@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/hsagent/hsagentd/agent/credstore"
+	"github.com/hsagent/hsagentd/wire"
 	"golang.org/x/term"
 )
 
@@ -82,7 +83,8 @@ func passphraseFile(e *env) (_ []byte, err error) {
 		return nil, err
 	}
 	if info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("others may read %s (mode %04o): run chmod 600 on it", name, info.Mode().Perm())
+		_, _ = fmt.Fprintf(e.stderr, "hsagentd: others may read the passphrase in %s (mode %04o): run chmod 600 on it\n",
+			wire.Quote(name), info.Mode().Perm()) // a warning that cannot be shown changes nothing
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxPassphrase+1))
 	if err != nil {

@@ -64,7 +64,7 @@ func TestScripts(t *testing.T) {
 // await waits until somebody listens on $HSAGENT_SOCK.
 func await(ts *testscript.TestScript, _ bool, _ []string) {
 	var err error
-	for range 1000 {
+	for range 6000 { // a minute: the machine may be busy
 		var c net.Conn
 		if c, err = net.Dial("unix", ts.Getenv("HSAGENT_SOCK")); err == nil {
 			ts.Check(c.Close())

@@ -234,7 +234,7 @@ func TestThreat36SocketPathThatCannotBe(t *testing.T) {
 	home := shortDir(t)
 	_, made := outputOf(t, hsagentd(t, home, nil, append([]string{"init"}, pathFlags(home)...)...))
 	require.Zero(t, made)
-	for _, path := range []string{"@hsagent", "relative.sock", "", "/" + strings.Repeat("x", 107), "/tmp/a\x01" + strings.Repeat("y", 200)} {
+	for _, path := range []string{"@hsagent", "", "/" + strings.Repeat("x", 107), "/tmp/a\x01" + strings.Repeat("y", 200)} {
 		out, code := outputOf(t, hsagentd(t, home, nil, "--socket", path))
 		require.Equal(t, 2, code, out)
 		require.Contains(t, out, "--socket: ")

@@ -85,6 +85,10 @@ func (o *callOptions) run(ctx context.Context, e *env, args []string) (err error
 	if err != nil {
 		return err
 	}
+	if req.Header.Get("Authorization") != "" {
+		e.note("-H Authorization is dropped: the agent adds the token of the slug itself")
+		req.Header.Del("Authorization")
+	}
 	filter, err := compileJQ(o.jq)
 	if err != nil {
 		return err

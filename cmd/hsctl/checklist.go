@@ -25,6 +25,7 @@ type box struct {
 	done     bool
 	at       *wire.Time
 	detail   string
+	check    string // a command to look with
 }
 
 // boxes are what a rotation takes, in the order in which it is done: every
@@ -40,7 +41,7 @@ func boxes(r *wire.Rotation) []box {
 		}
 	}
 	for _, c := range r.Consumers {
-		first = append(first, box{consumer: true, name: c.Name, done: c.Done, at: c.At, detail: c.HowTo})
+		first = append(first, box{consumer: true, name: c.Name, done: c.Done, at: c.At, detail: c.HowTo, check: c.Check})
 	}
 	return append(first, last...)
 }
@@ -108,6 +109,9 @@ func writeChecklist(w io.Writer, r *wire.Rotation, colors bool) error {
 			what += ": " + x.detail
 		}
 		fmt.Fprintf(&b, "%s %s\n", mark, paint(text(what)))
+		if x.check != "" && !x.done {
+			fmt.Fprintf(&b, "    check: %s\n", paint(text(x.check)))
+		}
 		if x.consumer && !x.done {
 			fmt.Fprintf(&b, "    then: hsctl rotate done %s %s\n", paint(text(r.Slug)), paint(text(shellQuote(x.name))))
 		}

@@ -97,7 +97,7 @@ func (a *fakeAgent) rotations(w http.ResponseWriter, r *http.Request, body []byt
 			{Name: "step_of_a_newer_agent"},
 		},
 		Consumers: []wire.RotationConsumer{
-			{Name: "CI secrets", HowTo: "gh secret set HUBSPOT_TOKEN", Done: a.confirmed}, {Name: "zapier", Done: true, At: &at},
+			{Name: "CI secrets", HowTo: "gh secret set HUBSPOT_TOKEN", Check: "gh run list", Done: a.confirmed}, {Name: "zapier", Done: true, At: &at},
 		},
 		Next: "when CI secrets has it, press \"Expire now\" in HubSpot",
 	}

@@ -102,7 +102,7 @@ func (o *onboardOptions) run(ctx context.Context, e *env, args []string) error {
 	if o.dryRun {
 		e.note("%s: the token opens portal %d; nothing was written", slugs[0], p.PortalID)
 	} else {
-		e.note("%s: onboarded, portal %d", slugs[0], p.PortalID)
+		e.note("%s: in the store, portal %d", slugs[0], p.PortalID)
 	}
 	return e.emitPortal(p)
 }

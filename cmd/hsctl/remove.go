@@ -16,7 +16,7 @@ func newRemove(e *env) *cobra.Command {
 		Example: `hsctl remove acme-corp
 hsctl remove acme-corp --yes`,
 		Long: `The token goes on working until it is revoked in HubSpot. On a terminal hsctl asks
-first; elsewhere --yes is needed.`,
+first.`,
 		Args:              positional(1, 1),
 		ValidArgsFunction: completeSlugs(e, 1),
 		Annotations:       exits(7, 8, 9, 12),
@@ -36,10 +36,7 @@ func runRemove(ctx context.Context, e *env, args []string, yes bool) error {
 		return err
 	}
 	defer c.Close()
-	if !yes {
-		if _, ok := terminal(e.stdin); !ok {
-			return usagef("remove %s: there is no terminal to ask at; give --yes", slugs[0])
-		}
+	if _, ok := terminal(e.stdin); ok && !yes {
 		p, err := c.Portal(ctx, slugs[0])
 		if err != nil {
 			return err

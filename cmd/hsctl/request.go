@@ -136,8 +136,6 @@ func parseHeaders(lines []string) (http.Header, error) {
 		switch {
 		case !ok || !isHeaderName(k) || hasControl(v):
 			return nil, usagef("-H %s: want 'Name: value'", wire.Quote(line))
-		case k == "Authorization":
-			return nil, usagef("-H Authorization: the agent adds the token of the slug itself; leave it out, and take that token from your shell's history")
 		case slices.Contains(ownHeaders, k):
 			return nil, usagef("-H %s: hsctl sets it", k)
 		}

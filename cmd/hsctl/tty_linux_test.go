@@ -89,7 +89,7 @@ func TestTerminalTokenPromptHasNoEcho(t *testing.T) {
 	code, text := s.end()
 	require.Equal(t, 0, code, text)
 	require.NotContains(t, text, "0000-4000")
-	require.Contains(t, text, "onboarded, portal 42")
+	require.Contains(t, text, "new-client: in the store, portal 42")
 	require.Len(t, a.puts, 1)
 	require.Equal(t, madeUpToken, a.puts[0].Token)
 }
