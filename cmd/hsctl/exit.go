@@ -30,9 +30,12 @@ func usagef(format string, args ...any) error {
 func exitCode(ctx context.Context, err error) int {
 	var own *exitError
 	var problem *wire.Problem
+	var child *childError
 	switch {
 	case err == nil:
 		return wire.ExitOK
+	case errors.As(err, &child):
+		return child.code
 	case ctx.Err() != nil:
 		return wire.ExitInterrupted
 	case errors.As(err, &own):
@@ -48,7 +51,8 @@ func exitCode(ctx context.Context, err error) int {
 // report tells on stderr why a command ended, and what to do about it. An
 // interruption needs no words, nor does a reader that has seen enough.
 func (e *env) report(ctx context.Context, err error) {
-	if err == nil || ctx.Err() != nil || errors.Is(err, syscall.EPIPE) {
+	var child *childError
+	if err == nil || errors.As(err, &child) || ctx.Err() != nil || errors.Is(err, syscall.EPIPE) {
 		return
 	}
 	msg := message(err)

@@ -14,6 +14,17 @@ import (
 	"github.com/hsagent/hsagentd/wire"
 )
 
+// checkReason refuses what the record cannot keep.
+func checkReason(reason string) error {
+	switch {
+	case len(reason) > wire.MaxReasonBytes:
+		return usagef("--reason has %d bytes, the record keeps %d", len(reason), wire.MaxReasonBytes)
+	case hasControl(reason):
+		return usagef("--reason %s: it has to be one line without control bytes", wire.Quote(reason))
+	}
+	return nil
+}
+
 // methods are those that HubSpot's API uses.
 var methods = []string{http.MethodGet, http.MethodPost, http.MethodPatch, http.MethodPut, http.MethodDelete, http.MethodHead, http.MethodOptions}
 
@@ -37,11 +48,10 @@ func (o *callOptions) request(args []string) (*wire.CallRequest, error) {
 	}
 	header.Set("User-Agent", "hsctl/"+wire.Version)
 	req := &wire.CallRequest{Slug: slugs[0], Method: method, Target: target, Header: header, Reason: o.reason}
+	if err := checkReason(o.reason); err != nil {
+		return nil, err
+	}
 	switch {
-	case len(o.reason) > wire.MaxReasonBytes:
-		return nil, usagef("--reason has %d bytes, the record keeps %d", len(o.reason), wire.MaxReasonBytes)
-	case hasControl(o.reason):
-		return nil, usagef("--reason %s: it has to be one line without control bytes", wire.Quote(o.reason))
 	case o.wait < 0 || o.timeout < 0:
 		return nil, usagef("--wait and --timeout: want a duration that is not negative")
 	case o.hasData && len(o.fields) > 0:

@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv("GORACE") == "" {
 		_ = os.Setenv("GORACE", "atexit_sleep_ms=0") // without it the tests are slow, no more
 	}
-	testscript.Main(m, map[string]func(){"hsctl": main})
+	testscript.Main(m, map[string]func(){"hsctl": main, "sdk": sdk})
 }
 
 // TestScripts runs hsctl as a process of its own, each script against a fake
