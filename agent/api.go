@@ -52,6 +52,7 @@ var routes = []route{
 	{http.MethodPost, "/v1/lock", true, (*Agent).postLock},
 	{http.MethodPost, "/v1/unlock", true, (*Agent).postUnlock},
 	{http.MethodPost, "/v1/reload", true, (*Agent).postReload},
+	{http.MethodGet, "/v1/openapi.json", false, (*Agent).getOpenAPI},
 	{http.MethodGet, "/metrics", false, (*Agent).getMetrics},
 }
 

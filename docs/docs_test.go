@@ -3,6 +3,7 @@
 package docs_test
 
 import (
+	"encoding/json"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -18,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/hsagent/hsagentd/auditstore/chain"
+	"github.com/hsagent/hsagentd/wire"
 )
 
 func TestRecordFields(t *testing.T) {
@@ -62,6 +64,75 @@ func TestRoutes(t *testing.T) {
 	}
 	require.NotEmpty(t, want)
 	require.ElementsMatch(t, want, firstColumn(t, "api.md", "## Requests"))
+}
+
+// The OpenAPI document has every request of the table of routes, and calls; and
+// every code with its status.
+func TestOpenAPI(t *testing.T) {
+	var doc struct {
+		OpenAPI string
+		Paths   map[string]map[string]struct {
+			OperationID string
+			For         string `json:"x-for"`
+			Responses   map[string]json.RawMessage
+		}
+		Components struct {
+			Schemas struct {
+				Code struct {
+					Enum   []string
+					Status map[string]int `json:"x-status"`
+				}
+			}
+		}
+	}
+	text := read(t, "../agent/openapi.json")
+	require.NoError(t, json.Unmarshal([]byte(text), &doc))
+	require.Equal(t, "3.1.0", doc.OpenAPI)
+	var got []string
+	ids := map[string]bool{}
+	for path, ops := range doc.Paths {
+		for method, op := range ops {
+			require.NotEmpty(t, op.OperationID, path)
+			require.False(t, ids[op.OperationID], "two operations are called %s", op.OperationID)
+			ids[op.OperationID] = true
+			require.Contains(t, op.Responses, "default", "%s %s: errors are not described", method, path)
+			got = append(got, strings.ToUpper(method)+" "+path+" "+op.For)
+		}
+	}
+	var want []string
+	for _, m := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"} {
+		want = append(want, m+" /v1/call/{slug}/{path} all")
+	}
+	routes := regexp.MustCompile(`\{http\.Method(\w+), "(/[^"]*)", (true|false)`)
+	for _, m := range routes.FindAllStringSubmatch(read(t, "../agent/api.go"), -1) {
+		who := map[string]string{"true": "managers", "false": "all"}[m[3]]
+		want = append(want, strings.ToUpper(m[1])+" "+m[2]+" "+who)
+	}
+	require.ElementsMatch(t, want, got, "agent/openapi.json and the table of routes in agent/api.go differ")
+
+	var codes []string
+	for _, c := range constants(t, "../wire/errors.go", "Code") {
+		if c != "client_abort" && c != "leak_masked" { // of records only
+			codes = append(codes, c)
+			require.Equal(t, wire.Code(c).Status(), doc.Components.Schemas.Code.Status[c], c)
+		}
+	}
+	require.ElementsMatch(t, codes, doc.Components.Schemas.Code.Enum)
+	for _, m := range regexp.MustCompile(`"\$ref": "#/([^"]+)"`).FindAllStringSubmatch(text, -1) {
+		require.True(t, within(t, []byte(text), strings.Split(m[1], "/")), "agent/openapi.json refers to %s", m[1])
+	}
+}
+
+// within reports whether a JSON document has something at the path.
+func within(t *testing.T, doc []byte, path []string) bool {
+	t.Helper()
+	if len(path) == 0 {
+		return true
+	}
+	var object map[string]json.RawMessage
+	require.NoError(t, json.Unmarshal(doc, &object))
+	next, ok := object[path[0]]
+	return ok && within(t, next, path[1:])
 }
 
 func TestExitCodes(t *testing.T) {

@@ -4,7 +4,9 @@
 // # What it may touch
 //
 // Hsctl holds no secret and needs none. It speaks to the agent's Unix socket
-// and to nothing else: no HubSpot, no store, no audit database. It links none
+// and to nothing else: no HubSpot, no store, no audit database. Only exec listens, on
+// the loopback and for as long as its program runs, to requests that carry the
+// token that was made up for that program. It links none
 // of the code that handles them, and a test holds it to that. Only four verbs
 // carry a secret at all, from the user to the agent: onboard, rotate and verify
 // a token, unlock a passphrase. They read it from a terminal without echo, from
