@@ -36,6 +36,7 @@ func badgerOptions(dir string, log *badgerLog) badger.Options {
 		WithNumCompactors(2).
 		WithNumLevelZeroTables(3).
 		WithNumLevelZeroTablesStall(8).
+		WithBlockSize(16 << 10). // neighbours are alike: a third less on disk than in blocks of 4 KiB
 		WithCompression(options.ZSTD).
 		WithZSTDCompressionLevel(1).
 		WithDetectConflicts(false). // one writer
