@@ -29,19 +29,12 @@ type Client struct {
 // NewClient returns a client for the socket at path. It does not connect yet.
 func NewClient(path string) *Client {
 	c := &Client{Socket: path}
-	c.http.Transport = &http.Transport{
-		DisableCompression:  true,
-		MaxIdleConnsPerHost: 64,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", path)
-		},
-	}
+	c.http.Transport = exchange{socket: path}
 	c.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return c
 }
 
-// Close drops idle connections.
+// Close ends the client's use. It keeps no connection open between requests.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // A CallRequest is one call for a slug.

@@ -14,6 +14,13 @@ import (
 // run does what args ask for and returns the exit code.
 func run(ctx context.Context, args []string, e *env) int {
 	root := newRoot(e)
+	// Scripts run call again and again: it does not wait for the making of
+	// commands that it is not.
+	if len(args) > 0 && args[0] == "call" {
+		root.AddCommand(newCall(e))
+	} else {
+		addCommands(root, e)
+	}
 	root.SetArgs(slices.Concat([]string{}, args)) // never nil: cobra would take os.Args
 	root.SetIn(e.stdin)
 	root.SetOut(e.stdout)
@@ -23,7 +30,7 @@ func run(ctx context.Context, args []string, e *env) int {
 	return exitCode(ctx, err)
 }
 
-// newRoot builds the command tree.
+// newRoot makes the command that holds all others.
 func newRoot(e *env) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "hsctl",
@@ -55,11 +62,15 @@ hsctl onboard beta-inc --portal-id 87654321 <token.txt`,
 	_ = root.RegisterFlagCompletionFunc("output", words(formatTable, formatJSON, formatCSV)) // fails for unknown flags only
 
 	root.SetHelpCommand(newHelp())
+	return root
+}
+
+// addCommands adds every command.
+func addCommands(root *cobra.Command, e *env) {
 	root.AddCommand(
 		newCall(e), newPortals(e), newStatus(e), newOnboard(e), newRotate(e), newVerify(e), newResume(e), newRemove(e), newQuota(e), newAudit(e),
 		newExec(e), newPolicy(e), newLock(e), newUnlock(e), newReload(e), newDoctor(e), newEnv(e), newVersion(e), newCompletion(e),
 	)
-	return root
 }
 
 // checkGlobal refuses values that no command takes.
