@@ -49,6 +49,11 @@ bench-peers: build ## measure hsagentd beside nginx, haproxy, ReverseProxy and n
 	$(GO) build -o $(BIN)/bench ./packaging/bench
 	$(BIN)/bench peers $(BENCHFLAGS)
 
+.PHONY: bench-cli
+bench-cli: build ## measure hsctl, starts, reloads, queries and memory (BENCHFLAGS='-logs DIR' of make fill)
+	$(GO) build -o $(BIN)/bench ./packaging/bench
+	$(BIN)/bench cli $(BENCHFLAGS)
+
 .PHONY: fill
 fill: ## write a log of N made-up records to DIR, for benchmarks
 	$(GO) run ./packaging/fill -n $(or $(N),1000000) -dir '$(DIR)'

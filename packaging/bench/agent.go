@@ -39,6 +39,7 @@ func install(ctx context.Context, bin, dir string, up *upstream.Server) (*instal
 	return i, run(ctx, nil, i.hsagentd(), append([]string{"init"}, i.flags...)...)
 }
 
+func (i *installation) hsctl() string    { return filepath.Join(i.bin, "hsctl") }
 func (i *installation) hsagentd() string { return filepath.Join(i.bin, "hsagentd") }
 
 // start starts the agent and waits until it answers.

@@ -48,6 +48,7 @@ type report struct {
 	Fdatasync float64            `json:"fdatasyncP50us,omitempty"` // of 300 bytes appended
 	Rows      []*row             `json:"rows,omitempty"`
 	RSS       map[string]float64 `json:"rssMiB,omitempty"`
+	Figures   []figure           `json:"figures,omitempty"`
 	Ratios    []ratio            `json:"ratios"`
 }
 

@@ -2,6 +2,7 @@
 // instead. It starts everything itself, below a temporary directory:
 //
 //	bench peers [-json FILE] [-rounds N] [-time D]
+//	bench cli   [-json FILE] [-runs N] [-logs DIR,…]
 //
 // The peers are those that the machine has; nothing is installed, and no
 // service of the distribution is started. Absolute figures move with the
@@ -35,11 +36,15 @@ func main() {
 
 func dispatch(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("want: bench peers [-help]")
+		return errors.New("want: bench peers or bench cli; -help tells more")
 	}
 	switch args[0] {
 	case "peers":
 		return benchPeers(ctx, args[1:])
+	case "cli":
+		return benchCLI(ctx, args[1:])
+	case "hammer":
+		return hammer(args[1:])
 	case "proxy": // the bench starts itself so
 		return serveProxy(ctx, args[1:])
 	case "upstream":

@@ -91,6 +91,7 @@ func (r *report) print(w io.Writer) {
 		_ = t.Flush() // w is a terminal or a pipe
 		fmt.Fprintln(w)
 	}
+	r.printFigures(w)
 	line(t, "target", "what", "want", "got", "met")
 	line(t, "---", "---", "---", "---", "---")
 	for _, x := range r.Ratios {
