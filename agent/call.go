@@ -40,6 +40,7 @@ type call struct {
 
 	attempt int       // wire attempts so far
 	sent    time.Time // when the attempt at hand began; zero if none is open
+	broken  bool      // a kept connection broke under the last attempt
 }
 
 // serveCall makes a call: from the caller's request to the record of how it
@@ -77,7 +78,7 @@ func (a *Agent) serveCall(w http.ResponseWriter, r *http.Request) {
 		c.writeProblem(w, r, problem)
 		return
 	}
-	c.passOn(ctx, w, resp, cancel)
+	c.passOn(ctx, w, resp)
 }
 
 // parseCall reads what is asked. The call that it returns has a slug as soon
@@ -137,7 +138,7 @@ func (c *call) send(ctx context.Context) (*http.Response, *wire.Problem) {
 		}
 		resp, problem := c.sendOnce(ctx)
 		delay, again := c.again(resp, problem, retry)
-		if !again || time.Now().Add(delay).After(deadline) || !sleep(ctx, delay) {
+		if !again || delay > 0 && time.Now().Add(delay).After(deadline) || !sleep(ctx, delay) {
 			return resp, problem
 		}
 		if resp != nil {
@@ -153,41 +154,46 @@ func (c *call) send(ctx context.Context) (*http.Response, *wire.Problem) {
 	}
 }
 
-// sendOnce sends the call once; net/http may still repeat it on another
-// connection where the first one broke under it. Where it returns no answer,
-// the outcome is recorded.
+// sendOnce makes one wire attempt: a connection, the intent, then the first
+// byte. Where it returns no answer, the outcome is recorded.
 func (c *call) sendOnce(ctx context.Context) (*http.Response, *wire.Problem) {
 	defer c.leave(nil) // whatever happens below, the place is not kept for ever
-	req := &hubspot.Request{Method: c.method, Target: c.target, Header: c.header.Clone()}
+	conn, err := c.cred.lane.pool.Take(ctx)
+	if err != nil {
+		return nil, c.sendProblem(ctx, err)
+	}
+	if problem := c.intent(); problem != nil {
+		conn.Release()
+		return nil, problem
+	}
+	resp, err := conn.Send(ctx, c.request(), c.cred.Token)
+	c.leave(resp)
+	c.broken = errors.Is(err, hubspot.ErrBroken)
+	if err != nil {
+		problem := c.sendProblem(ctx, err)
+		c.outcome(result{code: problem.Code})
+		return nil, problem
+	}
+	if problem := c.unreadable(resp); problem != nil {
+		_ = resp.Body.Close() // nothing of it is used
+		c.outcome(result{resp: resp, code: problem.Code})
+		return nil, problem
+	}
+	return resp, nil
+}
+
+// request is the call as HubSpot gets it, all but the token.
+func (c *call) request() *hubspot.Request {
+	req := &hubspot.Request{Method: c.method, Target: c.target, Header: c.header}
 	if c.body != nil {
 		req.Body, req.Length = c.body.attempt(), c.body.length
 	}
-	resp, err := c.cred.lane.pool.Send(ctx, req, c.cred.Token, c.intent)
-	c.leave(resp)
-	if err == nil {
-		if problem := unreadable(resp); problem != nil {
-			_ = resp.Body.Close() // nothing of it is used
-			c.outcome(result{resp: resp, code: problem.Code})
-			return nil, problem
-		}
-		return resp, nil
-	}
-	problem := c.sendProblem(ctx, err)
-	c.outcome(result{code: problem.Code})
-	return nil, problem
+	return req
 }
 
-// intent makes the record of a wire attempt durable. It runs when the attempt
-// has its connection and nothing was written to it yet; the connection writes
-// only after it has returned nil. repeat is true where net/http repeats by
-// itself what it has given up on another connection.
-func (c *call) intent(repeat bool) error {
-	if repeat {
-		if c.once {
-			return wire.Errorf(wire.CodeUpstreamUnreachable, "the connection to HubSpot broke, and %s is off", wire.HeaderRetry)
-		}
-		c.outcome(result{code: wire.CodeUpstreamUnreachable}) // of the attempt that was given up
-	}
+// intent makes the record of a wire attempt durable. Until it has returned nil
+// nothing may be written to the attempt's connection.
+func (c *call) intent() *wire.Problem {
 	c.attempt++
 	// Not the caller's context: when it hangs up now, the intent may already
 	// be on its way to the disk and must get its outcome.
@@ -204,7 +210,7 @@ func (c *call) intent(repeat bool) error {
 
 // passOn passes HubSpot's answer on to the caller and records the outcome when
 // the body has ended, whoever ended it.
-func (c *call) passOn(ctx context.Context, w http.ResponseWriter, resp *http.Response, cancel context.CancelCauseFunc) {
+func (c *call) passOn(ctx context.Context, w http.ResponseWriter, resp *http.Response) {
 	body := c.cred.needles.Reader(resp.Body)
 	kept := newExcerpt(resp)
 	leaked := c.passHeader(w.Header(), resp)
@@ -219,7 +225,7 @@ func (c *call) passOn(ctx context.Context, w http.ResponseWriter, resp *http.Res
 		}
 		c.outcome(result{resp: resp, bytes: n, code: code, kept: kept})
 	}
-	n, code := stream(ctx, w, body, kept, resp.ContentLength, ended, cancel)
+	n, code := stream(ctx, w, body, kept, resp.ContentLength, ended)
 	_ = resp.Body.Close() // its end, or why it broke, is known
 	ended(n, code)
 	if leaked || body.Leaked() {

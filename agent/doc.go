@@ -22,7 +22,7 @@
 //
 // # Memory
 //
-// Tokens stand in Go strings, in the keyring and, while a request is written,
-// in net/http's buffers. Dropping a keyring (lock, reload, rotation) leaves
-// them to the garbage collector: erasure is not promised.
+// Tokens stand in Go strings, in the keyring alone: a request's token is written
+// by itself, and no buffer keeps it. Dropping a keyring (lock, reload, rotation)
+// leaves the strings to the garbage collector: erasure is not promised.
 package agent

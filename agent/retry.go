@@ -29,9 +29,15 @@ const statusMigrating = 477
 // again says whether the call should be sent once more after an answer or a
 // problem, and after how long. What HubSpot did not carry out (a limit other
 // than the day's, a lock, a migration) is repeated for any method; what it may
-// have carried out, only where that changes nothing.
+// have carried out, only where that changes nothing: at once where a kept
+// connection was no longer good, which says nothing about HubSpot.
 func (c *call) again(resp *http.Response, problem *wire.Problem, retry int) (time.Duration, bool) {
-	if c.once || c.caller.Agent || retry > maxRetries || !c.body.replayable() {
+	switch {
+	case c.once || retry > maxRetries || !c.body.replayable():
+		return 0, false
+	case c.broken && c.op.Read:
+		return 0, true
+	case c.caller.Agent:
 		return 0, false
 	}
 	if resp == nil {

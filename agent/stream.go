@@ -6,18 +6,12 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/textproto"
 	"strings"
 	"sync"
-	"time"
 
+	"github.com/hsagent/hsagentd/agent/hubspot"
 	"github.com/hsagent/hsagentd/wire"
 )
-
-// idleBody is how long HubSpot may pause in the middle of an answer.
-const idleBody = 30 * time.Second
-
-var errIdle = errors.New("HubSpot stopped in the middle of its answer")
 
 var copyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
@@ -26,16 +20,13 @@ var copyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 // anything did. length is the answer's Content-Length, or -1; where it tells
 // which bytes are the last, ended is called before the caller gets them: who
 // has read a whole answer finds its outcome in the log.
-func stream(ctx context.Context, w http.ResponseWriter, body io.Reader, kept *excerpt, length int64, ended func(int64, wire.Code), cancel context.CancelCauseFunc) (n int64, code wire.Code) {
+func stream(ctx context.Context, w http.ResponseWriter, body io.Reader, kept *excerpt, length int64, ended func(int64, wire.Code)) (n int64, code wire.Code) {
 	buf := copyBuffers.Get().(*[32 << 10]byte)
 	defer copyBuffers.Put(buf)
-	idle := time.AfterFunc(idleBody, func() { cancel(errIdle) })
-	defer idle.Stop()
 	rc := http.NewResponseController(w)
 	for {
 		k, err := body.Read(buf[:])
 		if k > 0 {
-			idle.Reset(idleBody)
 			kept.add(buf[:k])
 			if n+int64(k) == length {
 				ended(length, "")
@@ -54,12 +45,12 @@ func stream(ctx context.Context, w http.ResponseWriter, body io.Reader, kept *ex
 		case errors.Is(err, io.EOF):
 			return n, ""
 		case err == nil:
-		case errors.Is(cause, errIdle):
-			return n, wire.CodeUpstreamTimeout
 		case errors.Is(cause, errShutdown):
 			return n, wire.CodeBusy
 		case cause != nil:
 			return n, wire.CodeClientAbort
+		case isTimeout(err):
+			return n, wire.CodeUpstreamTimeout
 		default:
 			return n, wire.CodeUpstreamInvalid
 		}
@@ -67,11 +58,11 @@ func stream(ctx context.Context, w http.ResponseWriter, body io.Reader, kept *ex
 }
 
 // unreadable returns why an answer cannot be passed on, or nil.
-func unreadable(resp *http.Response) *wire.Problem {
+func (c *call) unreadable(resp *http.Response) *wire.Problem {
 	switch enc := strings.ToLower(strings.TrimSpace(resp.Header.Get("Content-Encoding"))); {
 	case resp.StatusCode < 200 || resp.StatusCode > 599:
 		return wire.Errorf(wire.CodeUpstreamInvalid, "HubSpot answered with status %d, which cannot be passed on", resp.StatusCode)
-	case enc == "" || enc == "identity" || resp.Request.Method == http.MethodHead || resp.ContentLength == 0:
+	case enc == "" || enc == "identity" || c.method == http.MethodHead || resp.ContentLength == 0:
 		return nil
 	default:
 		// Asked for is gzip or nothing, and gzip was decoded already: what
@@ -83,9 +74,8 @@ func unreadable(resp *http.Response) *wire.Problem {
 // sendProblem says why no answer came, or why it broke off.
 func (c *call) sendProblem(ctx context.Context, err error) *wire.Problem {
 	var (
-		p     *wire.Problem
-		proto textproto.ProtocolError
-		ne    net.Error
+		p       *wire.Problem
+		invalid hubspot.InvalidError
 	)
 	switch {
 	case errors.As(err, &p):
@@ -96,28 +86,22 @@ func (c *call) sendProblem(ctx context.Context, err error) *wire.Problem {
 		return wire.Errorf(wire.CodeBusy, "the agent was stopped before HubSpot had answered")
 	case errors.Is(err, errUpload), errors.Is(err, context.Canceled):
 		return wire.Errorf(wire.CodeClientAbort, "the caller gave up before HubSpot had answered")
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &ne) && ne.Timeout():
+	case isTimeout(err):
 		if c.sent.IsZero() {
 			return wire.Errorf(wire.CodeUpstreamUnreachable, "HubSpot could not be reached in time: %v", err)
 		}
 		return wire.Errorf(wire.CodeUpstreamTimeout, "HubSpot did not answer in time. Whether it carried out the %s is not known", c.method)
-	case errors.As(err, &proto), isMalformed(err):
-		return wire.Errorf(wire.CodeUpstreamInvalid, "HubSpot's answer cannot be read: %s", c.clean(err.Error()))
+	case errors.As(err, &invalid):
+		return wire.Errorf(wire.CodeUpstreamInvalid, "HubSpot's answer cannot be read: %s", invalid)
 	default:
 		return wire.Errorf(wire.CodeUpstreamUnreachable, "HubSpot cannot be reached: %s", c.clean(err.Error()))
 	}
 }
 
-// isMalformed reports whether net/http could not parse an answer. It has no
-// type for that.
-func isMalformed(err error) bool {
-	s := err.Error()
-	for _, sign := range []string{"malformed", "bad Content-Length", "message cannot contain", "response headers exceeded", "unsupported transfer encoding", "invalid header", "gzip:", "invalid byte in chunk"} {
-		if strings.Contains(s, sign) {
-			return true
-		}
-	}
-	return false
+// isTimeout reports whether something took too long.
+func isTimeout(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
 }
 
 func errTooLarge(limit int64) *wire.Problem {

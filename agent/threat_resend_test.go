@@ -55,7 +55,7 @@ func TestThreat04ResentRequestsHaveIntentsOfTheirOwn(t *testing.T) {
 	}{
 		{"GET", nil},
 		{"POST", nil},
-		// net/http would send a POST with such a header again: it does not go on.
+		// Some clients send a POST with such a header again: it does not go on.
 		{"POST", []string{"Idempotency-Key", "1", "X-Idempotency-Key", "1"}},
 		{"GET", []string{wire.HeaderRetry, "off"}},
 	}
@@ -104,7 +104,7 @@ func TestThreat04ResentRequestsHaveIntentsOfTheirOwn(t *testing.T) {
 				require.Len(t, outcomes, n, "sent once")
 				require.Equal(t, int64(n/2), served.Load())
 			} else {
-				require.Greater(t, len(outcomes), n, "net/http did send again")
+				require.Greater(t, len(outcomes), n, "it was sent again")
 			}
 			require.LessOrEqual(t, len(r.came()), len(outcomes))
 		})

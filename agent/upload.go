@@ -31,8 +31,8 @@ type upload struct {
 	whole atomic.Bool  // src was read to its end
 	over  atomic.Bool  // more was read than is kept
 
-	// mu is held while the caller is read, which may take long: net/http may
-	// still read for an attempt that was given up.
+	// mu is held while the caller is read, which may take long: it may still
+	// be read for an attempt that was given up.
 	mu   sync.Mutex
 	src  io.Reader
 	end  error  // that src returned
@@ -73,7 +73,7 @@ func (u *upload) cut() bool { return u != nil && u.begun.Load() && !u.whole.Load
 
 // attempt returns the body for the next attempt. The one before reads nothing
 // more.
-func (u *upload) attempt() io.ReadCloser {
+func (u *upload) attempt() io.Reader {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.part = &part{upload: u}
@@ -130,6 +130,3 @@ func (p *part) Read(b []byte) (int, error) {
 	p.at = len(u.kept)
 	return n, err
 }
-
-// Close ends the attempt's part. The caller's connection stays net/http's.
-func (p *part) Close() error { return nil }

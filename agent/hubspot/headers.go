@@ -18,8 +18,8 @@ var hopByHop = names(
 
 // notForwarded are what else a client may not tell HubSpot: credentials, who
 // and where the client is, how the body is framed or the answer encoded, that
-// a request may be sent twice (net/http would), and that its method or path is
-// another one than the record says.
+// a request may be sent twice, and that its method or path is another one than
+// the record says.
 var notForwarded = names(
 	"Authorization", "Cookie", "Cookie2",
 	"Host", "Forwarded", "X-Forwarded", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "True-Client-Ip", "Via",
