@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding"
 	"encoding/binary"
+	"hash"
 	"runtime"
 	"sync"
 	"weak"
@@ -20,7 +21,9 @@ var tokens tokenTable
 type tokenTable struct {
 	mu      sync.Mutex
 	bySum   map[[sha256.Size]byte]weak.Pointer[kept]
-	scratch *secret.Bytes
+	hash    hash.Hash
+	state   []byte        // of the hash: a sum and zeros
+	scratch *secret.Bytes // takes a padded token
 }
 
 // keep returns what is kept of the token b.
@@ -57,9 +60,10 @@ func (t *tokenTable) sumLocked(b []byte) (sum [sha256.Size]byte) {
 		return sha256.Sum256(b)
 	}
 	if t.scratch == nil {
+		t.hash = sha256.New()
 		t.scratch = secret.New(maxToken + 2*sha256.BlockSize)
 	}
-	h := sha256.New()
+	t.hash.Reset()
 	t.scratch.Expose(func(p []byte) {
 		defer clear(p)
 		p = append(p[:0], b...)
@@ -68,15 +72,16 @@ func (t *tokenTable) sumLocked(b []byte) (sum [sha256.Size]byte) {
 			p = append(p, 0)
 		}
 		p = binary.BigEndian.AppendUint64(p, uint64(len(b))*8)
-		_, _ = h.Write(p) // a hash never fails
+		_, _ = t.hash.Write(p) // a hash never fails
 	})
 	// The state after the last block is the sum. It stands at the head of the
 	// hash's own encoding.
-	state, err := h.(encoding.BinaryAppender).AppendBinary(nil)
-	head := []byte("sha\x03")
-	if err != nil || !bytes.HasPrefix(state, head) {
+	const head = "sha\x03"
+	var err error
+	t.state, err = t.hash.(encoding.BinaryAppender).AppendBinary(t.state[:0])
+	if err != nil || !bytes.HasPrefix(t.state, []byte(head)) {
 		return sha256.Sum256(b)
 	}
-	copy(sum[:], state[len(head):])
+	copy(sum[:], t.state[len(head):])
 	return sum
 }

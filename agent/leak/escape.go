@@ -15,7 +15,7 @@ const (
 // form of the token that has no escape is a plain needle; in any other the
 // characters before the first escape stand as they are, so that it is enough
 // to look at each escape and at what is before it.
-func (n *Needles) findEscaped(d []byte, mark byte, spans []span) []span {
+func (n *forms) findEscaped(d []byte, mark byte, spans []span) []span {
 	for p := 0; ; p++ {
 		i := bytes.IndexByte(d[p:], mark)
 		if i < 0 {
@@ -28,7 +28,7 @@ func (n *Needles) findEscaped(d []byte, mark byte, spans []span) []span {
 		}
 		for _, s := range n.mixed {
 			for j := range len(s) {
-				if s[j] != c || j > p || j > 0 && d[p-1] != s[j-1] || string(d[p-j:p]) != s[:j] {
+				if s[j] != c || j > p || j > 0 && d[p-1] != s[j-1] || string(d[p-j:p]) != string(s[:j]) {
 					continue
 				}
 				if end, m := matchMixed(d, p+size, s[j+1:]); m == full {
@@ -40,7 +40,7 @@ func (n *Needles) findEscaped(d []byte, mark byte, spans []span) []span {
 }
 
 // matchMixed matches s, whose characters may each be escaped, at d[i:].
-func matchMixed(d []byte, i int, s string) (end int, m match) {
+func matchMixed(d []byte, i int, s []byte) (end int, m match) {
 	for j := range len(s) {
 		if i == len(d) {
 			return i, partial

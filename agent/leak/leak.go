@@ -1,18 +1,12 @@
 package leak
 
 import (
-	"encoding/base64"
-	"encoding/hex"
-	"encoding/json"
-	"net/url"
-	"strings"
+	"runtime"
+	"sync"
 
 	"github.com/hsagent/hsagentd/wire"
+	"github.com/hsagent/hsagentd/wire/secret"
 )
-
-// minToken is the shortest token that is searched for. [wire.Token.Check]
-// refuses shorter ones, and they would mask half of every answer.
-const minToken = 8
 
 // Sizes of the skip table.
 const (
@@ -24,12 +18,39 @@ const (
 // maxEscape is the most bytes that one escaped character takes (\uXXXX).
 const maxEscape = 6
 
-// Needles finds one token in all its forms. It is immutable and safe for
-// concurrent use; make one per token and keep it beside the token, for it
-// contains the token. The nil *Needles finds nothing.
+// Needles finds one token in all its forms. It is safe for concurrent use; make
+// one per token and keep it beside the token. It is made ready at its first use,
+// so that a portal without calls costs nothing. The nil *Needles finds nothing.
 type Needles struct {
+	token wire.Token
+	once  sync.Once
+	ready *forms
+}
+
+// New returns the search for token. One that [wire.Token.Check] refuses, and
+// that no store may hold, is not searched for: a short one would mask half of
+// every answer.
+func New(token wire.Token) *Needles { return &Needles{token: token} }
+
+// forms returns the token's forms, nil where nothing is searched for.
+func (n *Needles) forms() *forms {
+	if n == nil {
+		return nil
+	}
+	n.once.Do(func() {
+		if n.token.Check() == nil {
+			n.ready = newForms(n.token)
+		}
+	})
+	return n.ready
+}
+
+// forms are all that a token is searched as. They stand in secret memory, for
+// as long as somebody holds them. They are immutable.
+type forms struct {
+	mem   *secret.Bytes
 	plain [][]byte // forms that are found byte by byte
-	mixed []string // forms whose characters may each be escaped
+	mixed [][]byte // forms whose characters may each be escaped
 
 	shortest int  // of plain
 	longest  int  // of plain
@@ -41,60 +62,10 @@ type Needles struct {
 	skip  [1 << tableBits]uint8
 }
 
-// New prepares the search for token. A token shorter than 8 bytes, which no
-// store may hold, is not searched for.
-func New(token wire.Token) *Needles {
-	n := &Needles{}
-	s := token.Reveal()
-	if len(s) < minToken {
-		return n
-	}
-	forms := distinct(s, strings.ToLower(s), strings.ToUpper(s))
-	plain := forms
-	for _, f := range forms {
-		if strings.ContainsAny(f, `%\`) {
-			// Escapes inside this one cannot be told from its own
-			// characters: take the forms that encoders really write.
-			quoted, _ := json.Marshal(f) // a string always marshals
-			plain = append(plain, url.QueryEscape(f), url.PathEscape(f), string(quoted[1:len(quoted)-1]))
-		} else {
-			n.mixed = append(n.mixed, f)
-		}
-	}
-	for before := range 3 {
-		plain = append(plain, inBase64(base64.StdEncoding, before, s), inBase64(base64.URLEncoding, before, s))
-	}
-	x := hex.EncodeToString([]byte(s))
-	plain = append(plain, x, strings.ToUpper(x))
-	n.prepare(distinct(plain...))
-	return n
-}
-
-// inBase64 is what stands for s, and for s alone, in the encoding of a text
-// that has s after a number of other bytes: characters that also encode a bit
-// of a neighbour are left out.
-func inBase64(enc *base64.Encoding, before int, s string) string {
-	e := enc.EncodeToString([]byte(strings.Repeat("\x00", before) + s))
-	return e[(before*8+5)/6 : (before+len(s))*8/6]
-}
-
-func distinct(ss ...string) []string {
-	var out []string
-	seen := map[string]bool{}
-	for _, s := range ss {
-		if !seen[s] {
-			seen[s] = true
-			out = append(out, s)
-		}
-	}
-	return out
-}
-
 // prepare fills the tables.
-func (n *Needles) prepare(plain []string) {
-	n.shortest = len(plain[0])
-	for _, s := range plain {
-		n.plain = append(n.plain, []byte(s))
+func (n *forms) prepare() {
+	n.shortest = len(n.plain[0])
+	for _, s := range n.plain {
 		n.shortest = min(n.shortest, len(s))
 		n.longest = max(n.longest, len(s))
 		n.first[s[0]] = true
@@ -133,10 +104,11 @@ func hash(a, b, c byte) uint32 {
 type span struct{ start, end int }
 
 // find appends every occurrence in d to spans, in no particular order.
-func (n *Needles) find(d []byte, spans []span) []span {
-	if n == nil || n.shortest == 0 {
+func (n *forms) find(d []byte, spans []span) []span {
+	if n == nil {
 		return spans
 	}
+	defer runtime.KeepAlive(n.mem)
 	// Wu and Manber's search for several needles: look at the block that ends
 	// a window as long as the shortest needle, and move on by what it allows.
 	for i := n.shortest - block; i+block <= len(d); {
@@ -163,7 +135,7 @@ func (n *Needles) find(d []byte, spans []span) []span {
 // Mask masks every occurrence in b in place and returns how many it found.
 func (n *Needles) Mask(b []byte) int {
 	var few [8]span
-	spans := n.find(b, few[:0])
+	spans := n.forms().find(b, few[:0])
 	for _, s := range spans {
 		star(b[s.start:s.end])
 	}
@@ -173,7 +145,7 @@ func (n *Needles) Mask(b []byte) int {
 // MaskString is Mask for a string, such as the value of a header. It reports
 // whether anything was masked.
 func (n *Needles) MaskString(s string) (string, bool) {
-	if n == nil || n.shortest == 0 || len(s) < n.shortest {
+	if f := n.forms(); f == nil || len(s) < f.shortest {
 		return s, false
 	}
 	b := []byte(s)

@@ -3,6 +3,7 @@ package leak
 import (
 	"bytes"
 	"io"
+	"runtime"
 )
 
 // maxEmptyReads is how often in a row the source may answer neither bytes nor
@@ -14,7 +15,7 @@ const maxEmptyReads = 100
 // at the end that could still become an occurrence. It is not safe for
 // concurrent use.
 type Reader struct {
-	n   *Needles
+	n   *forms // nil: nothing is searched for
 	src io.Reader
 	err error // of src, passed on when all bytes are out
 
@@ -29,10 +30,7 @@ type Reader struct {
 
 // Reader returns a [Reader] that masks what it reads from src.
 func (n *Needles) Reader(src io.Reader) *Reader {
-	if n == nil {
-		n = &Needles{}
-	}
-	return &Reader{n: n, src: src}
+	return &Reader{n: n.forms(), src: src}
 }
 
 // Leaked reports whether an occurrence was found so far.
@@ -45,7 +43,10 @@ func (r *Reader) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	if len(r.ready) == 0 {
-		room := 2*r.n.maxHold + 512
+		room := 512
+		if r.n != nil {
+			room += 2 * r.n.maxHold
+		}
 		if len(p) >= room {
 			return r.fill(p)
 		}
@@ -116,7 +117,11 @@ func (r *Reader) search(d []byte) int {
 
 // undecided is where the end of d begins that more data could turn into an
 // occurrence; len(d) if there is no such end.
-func (n *Needles) undecided(d []byte) int {
+func (n *forms) undecided(d []byte) int {
+	if n == nil {
+		return len(d)
+	}
+	defer runtime.KeepAlive(n.mem)
 	from := max(len(d)-n.maxHold, 0)
 	if plain := max(len(d)-n.longest+1, from); !n.escapes || !bytes.ContainsAny(d[from:], `%\`) {
 		from = plain
@@ -131,7 +136,7 @@ func (n *Needles) undecided(d []byte) int {
 
 // couldBegin reports whether d is the beginning of an occurrence, and not yet
 // all of it.
-func (n *Needles) couldBegin(d []byte) bool {
+func (n *forms) couldBegin(d []byte) bool {
 	for _, s := range n.plain {
 		if len(d) < len(s) && string(d) == string(s[:len(d)]) {
 			return true

@@ -10,7 +10,11 @@ import (
 
 // Bytes are a secret of a fixed length. They show themselves as "[secret]" in
 // every formatter and refuse to be marshalled. The nil *Bytes are no bytes.
-type Bytes struct{ b []byte }
+type Bytes struct {
+	b     []byte
+	slot  []byte
+	fated runtime.Cleanup // gives the slot back when nobody holds the Bytes
+}
 
 // New returns n bytes, all zero.
 func New(n int) *Bytes {
@@ -18,8 +22,8 @@ func New(n int) *Bytes {
 		return nil
 	}
 	slot := pages.take(n)
-	s := &Bytes{b: slot[:n:n]}
-	runtime.AddCleanup(s, pages.give, slot)
+	s := &Bytes{b: slot[:n:n], slot: slot}
+	s.fated = runtime.AddCleanup(s, pages.give, slot)
 	return s
 }
 
@@ -40,6 +44,17 @@ func (s *Bytes) Expose(f func(b []byte)) {
 	}
 	f(s.b)
 	runtime.KeepAlive(s) // else they could be erased under f
+}
+
+// Erase erases the bytes now, for an owner who shares them with nobody. There
+// are none afterwards.
+func (s *Bytes) Erase() {
+	if s == nil || s.b == nil {
+		return
+	}
+	s.fated.Stop()
+	pages.give(s.slot)
+	s.b, s.slot = nil, nil
 }
 
 // Len is how many bytes they are.

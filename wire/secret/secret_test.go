@@ -31,6 +31,11 @@ func TestBytes(t *testing.T) {
 	}
 	s := secret.Copy([]byte("hush"))
 	s.Expose(func(b []byte) { require.Equal(t, "hush", string(b)) })
+	used := secret.InUse()
+	s.Erase()
+	s.Erase()
+	require.Equal(t, used-32, secret.InUse())
+	s.Expose(func(b []byte) { require.Empty(t, b) })
 	for _, none := range []*secret.Bytes{nil, secret.New(0), secret.Copy(nil)} {
 		require.Zero(t, none.Len())
 		none.Expose(func(b []byte) { require.Empty(t, b) })
