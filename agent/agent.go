@@ -108,6 +108,7 @@ type Agent struct {
 
 	journal *credstore.Journal
 	kept    chan struct{} // has one when a store with a previous token was loaded
+	unused  chan struct{} // has one when there may be tokens to erase
 
 	ctx    context.Context // ends when Close is called: of background work
 	cancel context.CancelCauseFunc
@@ -138,6 +139,7 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 		guard:   credstore.NewGuard(cfg.StorePath, cfg.Log),
 		journal: credstore.OpenJournal(cfg.StorePath),
 		kept:    make(chan struct{}, 1),
+		unused:  make(chan struct{}, 1),
 		digests: peer.NewDigests(),
 		started: time.Now(),
 		actor:   "hsagentd/" + cfg.Version,
@@ -161,6 +163,7 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	a.spawn(a.sumDenials)
 	a.spawn(a.reverify)
 	a.spawn(a.retireAll)
+	a.spawn(a.eraser)
 	err := a.unlock(ctx, nil, nil)
 	switch {
 	case errors.Is(err, credstore.ErrPassphrase):

@@ -97,6 +97,7 @@ func (a *Agent) Lock(ctx context.Context, by *chain.Caller) error {
 	for _, c := range k.creds {
 		c.lane.pool.Close()
 	}
+	a.eraseSoon()
 	rec := a.event(chain.AgentLocked)
 	rec.Caller = by
 	_, err := a.audit.Append(ctx, rec)
@@ -171,6 +172,7 @@ func (a *Agent) swapLocked(ctx context.Context, store *credstore.Store, fresh ..
 		}
 	}
 	a.confirmAll(next)
+	a.eraseSoon()
 	return nil
 }
 

@@ -33,10 +33,12 @@
 // restart. It helps against mistakes, not against somebody who can write the
 // store's directory and removes its note.
 //
-// Plaintext buffers are cleared after use as far as they are ours. Strings,
-// the JSON decoder's copies and age's own state are left to the garbage
-// collector: keeping tokens out of core files, swap and other processes' reach
-// is the daemon's part.
+// Plaintext stands in buffers of this package's own, from the decryption of the
+// payload on, and is erased when the store has been read or written; tokens go
+// from there straight into secret memory (package secret). Strings are made of
+// what is no secret. The identity's keys are age's, in the heap, for as long as
+// the agent is unlocked, and a passphrase passes through a string: keeping those
+// out of core files, swap and other processes' reach is the daemon's part.
 //
 // No plug-in is ever run: identities and recipients are age's native ones.
 package credstore

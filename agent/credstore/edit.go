@@ -70,7 +70,10 @@ func (e *Edit) Put(n Entry) error {
 			err, changed = o.set(key, v), true
 		}
 	}
-	put(keyToken, old.Token != n.Token, false, n.Token.Reveal())
+	if !served || old.Token != n.Token {
+		o.setRaw(keyToken, n.Token.AppendJSON(e.doc.room(n.Token.SizeJSON())))
+		changed = true
+	}
 	put(keyPortalID, old.PortalID != n.PortalID, false, n.PortalID)
 	put(keyClientSlug, false, false, slug)
 	put(keyAddedAt, differ(old.AddedAt, n.AddedAt), n.AddedAt.IsZero(), wire.At(n.AddedAt))
@@ -86,14 +89,18 @@ func (e *Edit) Put(n Entry) error {
 	put(keyTimeZone, old.TimeZone != n.TimeZone, n.TimeZone == "", n.TimeZone)
 	put(keyAccountType, old.AccountType != n.AccountType, n.AccountType == "", n.AccountType)
 	put(keyScopes, !slices.Equal(old.Scopes, n.Scopes), len(n.Scopes) == 0, n.Scopes)
-	put(keyPrevious, !samePrevious(old.Previous, n.Previous), n.Previous == nil, previousObject(n.Previous))
+	switch {
+	case err != nil || served && samePrevious(old.Previous, n.Previous):
+	case n.Previous == nil:
+		changed = o.remove(keyPrevious) || changed
+	default:
+		o.setRaw(keyPrevious, e.doc.previous(n.Previous))
+		changed = true
+	}
 	if err != nil || !changed {
 		return err
 	}
-	raw, err := encode(o)
-	if err != nil {
-		return err
-	}
+	raw := o.appendTo(e.doc.room(o.size()))
 	st := parseEntry(slug, raw)
 	if st.reason != "" {
 		return fmt.Errorf("%s: %s", slug, st.reason)
@@ -101,9 +108,7 @@ func (e *Edit) Put(n Entry) error {
 	if reason := e.doc.fleet.conflict(st); reason != "" {
 		return fmt.Errorf("%s: %w: %s", slug, ErrConflict, reason)
 	}
-	if err := e.doc.portals.set(slug, o); err != nil {
-		return err
-	}
+	e.doc.portals.setRaw(slug, raw)
 	e.doc.fleet.replace(st)
 	e.changed = true
 	return nil
@@ -172,7 +177,8 @@ func (e *Edit) take(slug string) (object, error) {
 	return o, nil
 }
 
-// bytes is the plaintext of the edited store, one version up.
+// bytes is the plaintext of the edited store, one version up. It is erased with
+// the document.
 func (e *Edit) bytes(now time.Time) ([]byte, error) {
 	if e.doc.store.Version >= maxInt {
 		return nil, fmt.Errorf("%w: its version can grow no more", ErrBadStore)
@@ -180,12 +186,13 @@ func (e *Edit) bytes(now time.Time) ([]byte, error) {
 	err := errors.Join(
 		e.doc.top.set(keyVersion, e.doc.store.Version+1),
 		e.doc.top.set(keyLastUpdated, wire.At(now)),
-		e.doc.top.set(keyPortals, e.doc.portals),
 	)
 	if err != nil {
 		return nil, err
 	}
-	return encode(e.doc.top)
+	d := e.doc
+	d.top.setRaw(keyPortals, d.portals.appendTo(d.room(d.portals.size())))
+	return d.top.appendTo(d.room(d.top.size())), nil
 }
 
 // differ compares times as the store keeps them: to the millisecond.
@@ -198,15 +205,14 @@ func samePrevious(a, b *Previous) bool {
 	return a.Token == b.Token && !differ(a.Until, b.Until)
 }
 
-func previousObject(p *Previous) any {
-	if p == nil {
-		return nil
-	}
-	m := map[string]any{keyToken: p.Token.Reveal()}
+// previous writes the token before the last rotation.
+func (d *document) previous(p *Previous) []byte {
+	var o object
+	o.setRaw(keyToken, p.Token.AppendJSON(d.room(p.Token.SizeJSON())))
 	if !p.Until.IsZero() {
-		m[keyUntil] = wire.At(p.Until)
+		o.setRaw(keyUntil, appendKey(nil, wire.At(p.Until).String()))
 	}
-	return m
+	return o.appendTo(d.room(o.size()))
 }
 
 // known reports whether key means something to this package.

@@ -55,8 +55,8 @@ const maxText = 256
 type standing struct {
 	slug    string // as spelled
 	entry   Entry
-	reason  string   // why the entry is rejected, whatever the others are; or ""
-	tokens  []string // every token and portal ID that can be read, good entry or not
+	reason  string       // why the entry is rejected, whatever the others are; or ""
+	tokens  []wire.Token // every token and portal ID that can be read, good entry or not
 	portals []int64
 }
 
@@ -69,7 +69,7 @@ func (st *standing) reject(format string, args ...any) {
 
 // parseEntry reads what stands under slug. It goes on after the first fault,
 // so that a token or portal ID is known even where the entry is bad.
-func parseEntry(slug string, raw json.RawMessage) *standing {
+func parseEntry(slug string, raw []byte) *standing {
 	st := &standing{slug: slug}
 	e := &st.entry
 	o, err := parseObject(raw)
@@ -80,7 +80,8 @@ func parseEntry(slug string, raw json.RawMessage) *standing {
 	for _, m := range o {
 		switch m.key {
 		case keyToken:
-			if t, ok := str(m.raw); ok && t != "" {
+			var t wire.Token
+			if err := t.UnmarshalJSON(m.raw); err == nil && !t.IsZero() {
 				st.tokens = append(st.tokens, t)
 			}
 		case keyPortalID:
@@ -94,28 +95,27 @@ func parseEntry(slug string, raw json.RawMessage) *standing {
 		st.reject("the slug is malformed: want lower-case words joined by single hyphens, at most %d bytes", wire.MaxSlug)
 	}
 	if key := o.ambiguous(entryKeys...); key != "" {
-		if slices.Contains(st.tokens, key) {
+		if slices.Contains(st.tokens, wire.NewToken(key)) {
 			key = "[token]"
 		}
 		st.reject("key %s stands twice in the entry, or in another case", wire.Quote(key))
 	}
-	switch client, ok := str(o.get(keyClientSlug)); {
-	case o.get(keyClientSlug) == nil:
+	switch client := o.get(keyClientSlug); {
+	case client == nil:
 		st.reject("clientSlug is missing")
-	case !ok || client != slug:
+	case !isStr(client, slug):
 		st.reject("clientSlug differs from the slug that the entry stands under")
 	}
-	switch t, ok := str(o.get(keyToken)); {
-	case o.get(keyToken) == nil:
+	switch raw := o.get(keyToken); {
+	case raw == nil:
 		st.reject("it has no token")
-	case !ok:
+	case e.Token.UnmarshalJSON(raw) != nil:
 		st.reject("the token is no JSON string")
 	default:
-		e.Token = wire.NewToken(t)
 		if err := e.Token.Check(); err != nil {
 			st.reject("%v", err)
 		}
-		if t != "" && strings.Contains(slug, t) {
+		if e.Token.In(slug) {
 			st.reject("the slug contains the token, and everybody sees slugs")
 		}
 	}
@@ -186,7 +186,7 @@ func (e *Entry) parseDetails(o object) {
 	}
 }
 
-func parsePrevious(raw json.RawMessage) (*Previous, error) {
+func parsePrevious(raw []byte) (*Previous, error) {
 	o, err := parseObject(raw)
 	if err != nil {
 		return nil, err
@@ -194,8 +194,12 @@ func parsePrevious(raw json.RawMessage) (*Previous, error) {
 	if o.ambiguous(keyToken, keyUntil) != "" {
 		return nil, errors.New("a key of it stands twice, or in another case")
 	}
-	t, _ := str(o.get(keyToken))
-	p := &Previous{Token: wire.NewToken(t)}
+	p := new(Previous)
+	if raw := o.get(keyToken); raw != nil {
+		if err := p.Token.UnmarshalJSON(raw); err != nil {
+			return nil, err
+		}
+	}
 	if err := p.Token.Check(); err != nil {
 		return nil, err
 	}
@@ -238,25 +242,15 @@ func (e *Entry) text(o object, key string) string {
 
 // plain reads a text that clients will see: short, printable, and without a
 // token pasted into the wrong field.
-func (e *Entry) plain(raw json.RawMessage) (string, error) {
+func (e *Entry) plain(raw []byte) (string, error) {
 	s, ok := str(raw)
 	switch {
 	case !ok:
 		return "", errors.New("want a string")
 	case len(s) > maxText || wire.Printable(s) != s:
 		return "", fmt.Errorf("want printable text of at most %d bytes", maxText)
-	case wire.MaskTokens(s) != s || !e.Token.IsZero() && strings.Contains(s, e.Token.Reveal()):
+	case wire.MaskTokens(s) != s || e.Token.In(s):
 		return "", errors.New("a token stands there")
 	}
 	return s, nil
-}
-
-// str reads a JSON string.
-func str(raw json.RawMessage) (string, bool) {
-	if len(raw) == 0 || raw[0] != '"' {
-		return "", false
-	}
-	var s string
-	err := json.Unmarshal(raw, &s)
-	return s, err == nil
 }

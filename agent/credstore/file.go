@@ -66,6 +66,7 @@ func Create(ctx context.Context, path string, id *Identity, extraRecipients []st
 	}
 	defer unlock()
 	e := &Edit{doc: &document{store: &Store{}}}
+	defer e.doc.erase()
 	plain, err := e.bytes(time.Now())
 	if err != nil {
 		return err
@@ -95,10 +96,12 @@ func (f *File) Load(ctx context.Context) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.erase()
 	return d.store, nil
 }
 
-// read returns the file's bytes, its state and what is in it.
+// read returns the file's bytes, its state and what is in it, which the caller
+// erases.
 func (f *File) read(ctx context.Context) ([]byte, signature, *document, error) {
 	fail := func(err error) ([]byte, signature, *document, error) {
 		return nil, signature{}, nil, fmt.Errorf("read the store: %w", err)
@@ -120,9 +123,9 @@ func (f *File) read(ctx context.Context) ([]byte, signature, *document, error) {
 		}
 		return fail(fmt.Errorf("%s cannot be decrypted: no age file, damaged, or written by half: %w", f.path, err))
 	}
-	defer clear(plain)
 	d, err := parseDocument(plain)
 	if err != nil {
+		clear(plain)
 		return fail(fmt.Errorf("%s: %w", f.path, err))
 	}
 	return b, sig, d, nil
@@ -163,6 +166,7 @@ func (f *File) update(ctx context.Context, fn func(*Edit) error) (*Store, error)
 	if err != nil {
 		return nil, err
 	}
+	defer d.erase()
 	e := &Edit{doc: d}
 	if err := fn(e); err != nil {
 		return nil, err
@@ -178,7 +182,6 @@ func (f *File) update(ctx context.Context, fn func(*Edit) error) (*Store, error)
 	if err != nil {
 		return nil, fmt.Errorf("write the store: %w", err)
 	}
-	defer clear(plain)
 	next, err := Parse(plain)
 	if err != nil {
 		return nil, fmt.Errorf("write the store: %w", err)

@@ -2,7 +2,6 @@ package credstore
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -17,16 +16,16 @@ const maxShown = 80
 // whose it is. A rejected entry's claims count too.
 type fleet struct {
 	bySlug  map[string]*standing
-	tokens  map[string][]*standing
-	before  map[string][]*standing // previous tokens
+	tokens  map[wire.Token][]*standing
+	before  map[wire.Token][]*standing // previous tokens
 	portals map[int64][]*standing
 }
 
 func readFleet(portals object) *fleet {
 	f := &fleet{
 		bySlug:  make(map[string]*standing, len(portals)),
-		tokens:  make(map[string][]*standing, len(portals)),
-		before:  make(map[string][]*standing),
+		tokens:  make(map[wire.Token][]*standing, len(portals)),
+		before:  make(map[wire.Token][]*standing),
 		portals: make(map[int64][]*standing, len(portals)),
 	}
 	for _, m := range portals {
@@ -39,10 +38,20 @@ func readFleet(portals object) *fleet {
 		f.bySlug[m.key] = st
 	}
 	// In the order of slugs, so that a reason names the same slug each time.
-	for _, slug := range slices.Sorted(maps.Keys(f.bySlug)) {
+	for _, slug := range f.slugs() {
 		f.claim(f.bySlug[slug])
 	}
 	return f
+}
+
+// slugs returns all slugs, as spelled, sorted.
+func (f *fleet) slugs() []string {
+	all := make([]string, 0, len(f.bySlug))
+	for slug := range f.bySlug {
+		all = append(all, slug)
+	}
+	slices.Sort(all)
+	return all
 }
 
 func (f *fleet) claim(st *standing) {
@@ -53,7 +62,7 @@ func (f *fleet) claim(st *standing) {
 		f.portals[id] = with(f.portals[id], st)
 	}
 	if p := st.entry.Previous; p != nil {
-		f.before[p.Token.Reveal()] = append(f.before[p.Token.Reveal()], st)
+		f.before[p.Token] = append(f.before[p.Token], st)
 	}
 }
 
@@ -71,7 +80,7 @@ func (f *fleet) drop(slug string) {
 		f.portals[id] = without(f.portals[id], st)
 	}
 	if p := st.entry.Previous; p != nil {
-		f.before[p.Token.Reveal()] = without(f.before[p.Token.Reveal()], st)
+		f.before[p.Token] = without(f.before[p.Token], st)
 	}
 }
 
@@ -93,7 +102,7 @@ func (f *fleet) judge(st *standing) (Entry, string) {
 	e := st.entry
 	if p := e.Previous; p != nil {
 		// It could only do harm, and the entry serves without it.
-		if t := p.Token.Reveal(); f.other(f.tokens[t], st) != "" || f.other(f.before[t], st) != "" {
+		if f.other(f.tokens[p.Token], st) != "" || f.other(f.before[p.Token], st) != "" {
 			e.Previous = nil
 			e.Warnings = append(slices.Clone(e.Warnings), "previous is passed over: its token stands under another slug too")
 		}
@@ -129,7 +138,9 @@ func (f *fleet) other(list []*standing, st *standing) string {
 
 // fill sorts the fleet into the entries that serve and those that do not.
 func (f *fleet) fill(s *Store) {
-	for _, st := range f.bySlug {
+	s.Entries = make([]Entry, 0, len(f.bySlug))
+	for _, slug := range f.slugs() {
+		st := f.bySlug[slug]
 		e, reason := f.judge(st)
 		if reason == "" {
 			s.Entries = append(s.Entries, e)
@@ -141,14 +152,13 @@ func (f *fleet) fill(s *Store) {
 		}
 		s.Rejected = append(s.Rejected, r)
 	}
-	slices.SortFunc(s.Entries, func(a, b Entry) int { return strings.Compare(a.Slug.String(), b.Slug.String()) })
 	slices.SortFunc(s.Rejected, func(a, b Rejected) int { return strings.Compare(a.Slug, b.Slug) })
 }
 
 // shown returns the slug of st fit for showing. A token may have been pasted
 // where the slug belongs: one of a known form is masked, one of the store's too.
 func (f *fleet) shown(st *standing) string {
-	if len(f.tokens[st.slug]) > 0 {
+	if len(f.tokens[wire.NewToken(st.slug)]) > 0 {
 		return "[token]"
 	}
 	if _, err := wire.ParseSlug(st.slug); err == nil {
@@ -158,7 +168,7 @@ func (f *fleet) shown(st *standing) string {
 		return `""`
 	}
 	for _, t := range st.tokens {
-		if strings.Contains(st.slug, t) {
+		if t.In(st.slug) {
 			return "[token]"
 		}
 	}

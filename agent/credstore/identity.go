@@ -12,7 +12,8 @@ import (
 	"time"
 
 	"filippo.io/age"
-	"filippo.io/age/armor"
+
+	"github.com/hsagent/hsagentd/wire/secret"
 )
 
 // ErrPassphrase means that the passphrase does not open the identity.
@@ -95,7 +96,8 @@ func LoadIdentity(path string, passphrase func() ([]byte, error)) (*Identity, er
 		defer clear(plain)
 		b = plain
 	}
-	id, err := parseIdentity(b)
+	var id *Identity
+	secret.Do(func() { id, err = parseIdentity(b) })
 	if err != nil {
 		return nil, fmt.Errorf("identity %s: %w", path, err)
 	}
@@ -198,43 +200,6 @@ func isEncrypted(b []byte) bool {
 
 func isArmored(b []byte) bool {
 	return bytes.HasPrefix(bytes.TrimLeft(b, " \t\r\n"), []byte(armorHead))
-}
-
-// decrypt opens an age file, binary or armored. It returns all of the
-// plaintext or none of it: a file that was cut short is an error.
-func decrypt(b []byte, ids ...age.Identity) ([]byte, error) {
-	var src io.Reader = bytes.NewReader(b)
-	if isArmored(b) {
-		src = armor.NewReader(src)
-	}
-	r, err := age.Decrypt(src, ids...)
-	if err != nil {
-		return nil, err
-	}
-	// The plaintext is never longer than the file: it stays in one buffer, to
-	// be cleared as one.
-	plain := bytes.NewBuffer(make([]byte, 0, len(b)+bytes.MinRead))
-	if _, err := plain.ReadFrom(r); err != nil {
-		clear(plain.Bytes())
-		return nil, err
-	}
-	return plain.Bytes(), nil
-}
-
-// encrypt returns plain as a binary age file.
-func encrypt(plain []byte, to ...age.Recipient) ([]byte, error) {
-	var b bytes.Buffer
-	w, err := age.Encrypt(&b, to...)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := w.Write(plain); err != nil {
-		return nil, err
-	}
-	if err := w.Close(); err != nil {
-		return nil, err
-	}
-	return b.Bytes(), nil
 }
 
 // readPrivate reads a file that nobody but its owner may read. A systemd

@@ -22,12 +22,30 @@ const (
 	keyLastUpdated = "lastUpdated"
 )
 
-// A document is a store's plaintext taken apart, ready to be edited.
+// A document is a store's plaintext taken apart, ready to be edited. It is good
+// until it is erased; its store stays.
 type document struct {
 	top     object
 	portals object // slug as spelled -> entry
 	fleet   *fleet // the same, read
 	store   *Store
+
+	buffers [][]byte // all that has a token in it
+}
+
+// room returns an empty buffer for n bytes, which is erased with the document.
+func (d *document) room(n int) []byte {
+	b := make([]byte, 0, n)
+	d.buffers = append(d.buffers, b[:n])
+	return b
+}
+
+// erase overwrites everything that has a token in it, the plaintext that the
+// document was read from included.
+func (d *document) erase() {
+	for _, b := range d.buffers {
+		clear(b)
+	}
 }
 
 // Parse reads the plaintext of a store. What makes the whole store doubtful is
@@ -44,6 +62,8 @@ func Parse(plaintext []byte) (*Store, error) {
 	return d.store, nil
 }
 
+// parseDocument takes a store's plaintext apart. The plaintext is the
+// document's from then on.
 func parseDocument(plaintext []byte) (*document, error) {
 	bad := func(format string, args ...any) (*document, error) {
 		return nil, fmt.Errorf("%w: "+format, append([]any{ErrBadStore}, args...)...)
@@ -53,14 +73,15 @@ func parseDocument(plaintext []byte) (*document, error) {
 		return bad("it starts with a byte order mark: write it as plain UTF-8")
 	case !utf8.Valid(plaintext):
 		return bad("it is not valid UTF-8")
-	case !json.Valid(plaintext):
-		return bad("%s", syntaxError(plaintext))
-	case tooDeep(plaintext):
-		return bad("its JSON nests deeper than %d", maxDepth)
 	}
 	top, err := parseObject(plaintext)
-	if err != nil {
+	switch {
+	case errors.Is(err, errNoObject) && json.Valid(plaintext):
 		return bad("%v at the top level", err)
+	case errors.Is(err, errDeep) && json.Valid(plaintext):
+		return bad("its JSON nests deeper than %d", maxDepth)
+	case err != nil:
+		return bad("%s", syntaxError(plaintext))
 	}
 	if key := top.ambiguous(keyVersion, keyPortals, keyLastUpdated); key != "" {
 		return bad("key %s stands twice at the top level, or in another case", wire.Quote(key))
@@ -83,12 +104,9 @@ func parseDocument(plaintext []byte) (*document, error) {
 		// The time is for people: a bad one is worth no refusal.
 		s.LastUpdated, _ = timestamp(raw)
 	}
-	if !json.Valid(plaintext) {
-		return bad("%s", syntaxError(plaintext))
-	}
 	f := readFleet(portals)
 	f.fill(s)
-	return &document{top, portals, f, s}, nil
+	return &document{top: top, portals: portals, fleet: f, store: s, buffers: [][]byte{plaintext}}, nil
 }
 
 // syntaxError says where JSON breaks off, without showing any of it.
@@ -103,19 +121,37 @@ func syntaxError(b []byte) string {
 }
 
 // integer reads a JSON number that is written as an integer.
-func integer(raw json.RawMessage) (int64, error) {
-	n, err := strconv.ParseInt(string(raw), 10, 64)
-	if err != nil || n > maxInt || n < -maxInt {
+func integer(raw []byte) (int64, error) {
+	n, err := strconv.ParseInt(string(raw[:min(len(raw), maxNumber)]), 10, 64)
+	if err != nil || n > maxInt || n < -maxInt || len(raw) > maxNumber {
 		return 0, errors.New("not an integer below 2^53")
 	}
 	return n, nil
 }
 
+// Texts that are longer than these are no number and no time: they are not
+// even copied.
+const (
+	maxNumber = 20
+	maxTime   = 40
+)
+
 // timestamp reads a JSON string that is an RFC 3339 time; "" is the zero time.
-func timestamp(raw json.RawMessage) (time.Time, error) {
-	var t wire.Time
-	if err := json.Unmarshal(raw, &t); err != nil {
-		return time.Time{}, errors.New("not an RFC 3339 time")
+func timestamp(raw []byte) (time.Time, error) {
+	bad := errors.New("not an RFC 3339 time")
+	if len(raw) > maxTime {
+		return time.Time{}, bad
 	}
-	return t.Time, nil
+	s, ok := str(raw)
+	if !ok || s == "" {
+		if !ok {
+			return time.Time{}, bad
+		}
+		return time.Time{}, nil
+	}
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return time.Time{}, bad
+	}
+	return wire.At(t).Time, nil
 }
