@@ -102,21 +102,34 @@ func (a *Agent) permit(c *call, r *http.Request) *wire.Problem {
 		c.rule = ruleSocket
 		return wire.Errorf(wire.CodeDenied, "user %s may not make calls: ask for membership of the agent's socket_group", nameOf(caller))
 	}
-	p := a.rules()
+	effect := c.ruled(caller)
+	if effect == policy.Confirm {
+		if a.keys.Load() == nil {
+			return a.noKeys() // nobody is asked for nothing
+		}
+		if p := a.approve(r.Context(), c); p != nil {
+			return p
+		}
+		effect = c.ruled(caller) // the rules may have changed meanwhile
+	}
+	if effect == policy.Deny {
+		return c.forbidden(caller)
+	}
+	return nil
+}
+
+// ruled asks the policy about the call and notes the rule that decided.
+func (c *call) ruled(caller *peer.Caller) policy.Effect {
+	p := c.agent.rules()
 	if p == nil {
-		return nil
+		c.rule = ""
+		return policy.Allow
 	}
 	v := p.Decide(&policy.Request{
 		Caller: policyCaller(p, caller), Slug: c.slug.String(), Method: c.method, Path: hubspot.CanonicalPath(c.target.Path), Read: c.op.Read,
 	})
 	c.rule = v.Rule
-	switch v.Effect {
-	case policy.Allow:
-		return nil
-	case policy.Confirm:
-		return wire.Errorf(wire.CodeConfirmationRequired, "rule %s asks for a confirmation, and nobody can give one yet", v.Rule)
-	}
-	return c.forbidden(caller)
+	return v.Effect
 }
 
 // forbidden is the one answer to all that the policy forbids. It is the same

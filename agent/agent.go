@@ -67,7 +67,8 @@ type Config struct {
 	AdminGroup      int  // gid whose members may manage; -1 for none
 	SocketActivated bool // for status
 
-	Policy *policy.Policy // who may call what; nil for no rules
+	ConfirmTimeout time.Duration  // how long a call waits for somebody's yes
+	Policy         *policy.Policy // who may call what; nil for no rules
 
 	Consumers []Consumer // who else holds tokens, for the checklists of rotations
 
@@ -95,6 +96,7 @@ type Agent struct {
 	badPolicy atomic.Pointer[refusal] // why a newer policy was refused, or nil
 	digests   *peer.Digests
 	denials   denials
+	approvals approvals
 
 	// loads serialises everything that reads or writes the store. It is held
 	// over disk and the store's lock, so nothing that must answer takes it.
@@ -150,6 +152,9 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	a.server = a.newServer()
 	if cfg.Reverify == 0 {
 		a.cfg.Reverify = DefaultReverify
+	}
+	if cfg.ConfirmTimeout == 0 {
+		a.cfg.ConfirmTimeout = DefaultConfirmTimeout
 	}
 	if cfg.RetireEvery == 0 {
 		a.cfg.RetireEvery = DefaultRetireEvery
@@ -222,6 +227,7 @@ func (a *Agent) Serve(l net.Listener) error {
 // ctx ends first, it breaks them off; their outcomes are recorded all the
 // same.
 func (a *Agent) Drain(ctx context.Context) error {
+	a.approvals.stop()
 	err := a.server.Shutdown(ctx)
 	if err == nil {
 		return nil

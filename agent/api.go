@@ -49,6 +49,8 @@ var routes = []route{
 	{http.MethodPost, "/v1/audit/verify", true, (*Agent).postAuditVerify},
 	{http.MethodGet, "/v1/policy", true, (*Agent).getPolicy},
 	{http.MethodPost, "/v1/policy/test", false, (*Agent).postPolicyTest},
+	{http.MethodGet, "/v1/confirmations", true, (*Agent).getConfirmations},
+	{http.MethodPost, "/v1/confirmations", true, (*Agent).postConfirmation},
 	{http.MethodPost, "/v1/lock", true, (*Agent).postLock},
 	{http.MethodPost, "/v1/unlock", true, (*Agent).postUnlock},
 	{http.MethodPost, "/v1/reload", true, (*Agent).postReload},

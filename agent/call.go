@@ -30,10 +30,13 @@ type call struct {
 	header http.Header // that goes on to HubSpot
 	body   *upload     // nil for none
 	reason string
-	rule   string        // of the policy, that decided
-	blind  bool          // the answer may tell nothing of the slug
-	once   bool          // never let an attempt be repeated
-	wait   time.Duration // how long the call may wait for another attempt
+	rule   string // of the policy, that decided
+
+	confirmedBy string // who said yes or no, where the rule asks for that
+
+	blind bool          // the answer may tell nothing of the slug
+	once  bool          // never let an attempt be repeated
+	wait  time.Duration // how long the call may wait for another attempt
 
 	cred  *credential  // taken from the keyring once
 	grant *quota.Grant // the quota's leave for the attempt at hand
@@ -301,7 +304,7 @@ func (c *call) record(kind chain.Kind) chain.Record {
 	rec.ObjectType, rec.ObjectID, rec.APIVersion = c.op.ObjectType, c.op.ObjectID, c.op.APIVersion
 	rec.Caller, rec.Reason = c.caller, c.reason
 	if kind != chain.CallOutcome {
-		rec.Rule = c.rule
+		rec.Rule, rec.ConfirmedBy = c.rule, c.confirmedBy
 	}
 	if c.cred != nil {
 		rec.PortalID, rec.TokenFingerprint, rec.StoreVersion = c.cred.PortalID, c.cred.fingerprint, c.cred.version

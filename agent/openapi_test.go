@@ -32,7 +32,7 @@ func TestOpenAPISchemas(t *testing.T) {
 		wire.Problem{}, wire.Portal{}, wire.Portals{}, wire.Status{}, wire.StoreStatus{}, wire.AuditStatus{}, wire.PolicyStatus{},
 		wire.PutPortal{}, wire.Rotate{}, wire.TokenCheck{}, wire.TokenPortal{}, wire.FleetRow{}, wire.FleetResult{}, wire.FleetDone{},
 		wire.Rotations{}, wire.Rotation{}, wire.RotationDone{}, wire.Quotas{}, wire.Quota{}, wire.AuditReport{},
-		wire.Policy{}, wire.PolicyRule{}, wire.PolicyTest{}, wire.PolicyVerdict{}, wire.Unlock{}, wire.Reload{},
+		wire.Policy{}, wire.PolicyRule{}, wire.PolicyTest{}, wire.PolicyVerdict{}, wire.Confirmation{}, wire.ConfirmationAnswer{}, wire.Unlock{}, wire.Reload{},
 	}
 	for _, v := range types {
 		typ := reflect.TypeOf(v)

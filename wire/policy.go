@@ -62,3 +62,38 @@ type PolicyRuleTest struct {
 	Matches  bool   `json:"matches"`
 	Mismatch string `json:"mismatch,omitempty"` // the first key of the rule that does not match
 }
+
+// The states of a [Confirmation].
+const (
+	ConfirmWaiting = "waiting"
+	ConfirmAllowed = "allowed"
+	ConfirmRefused = "refused"
+	ConfirmExpired = "expired" // nobody answered in time
+	ConfirmGone    = "gone"    // the caller hung up, or the agent stops
+)
+
+// A Confirmation is one line of GET /v1/confirmations: a call that waits until
+// somebody says yes, or how that ended.
+type Confirmation struct {
+	ID        string `json:"id"` // the call's
+	State     string `json:"state"`
+	Rule      string `json:"rule"`
+	Slug      string `json:"slug"`
+	Method    string `json:"method"`
+	Path      string `json:"path"` // as the record keeps it
+	Reason    string `json:"reason,omitempty"`
+	User      string `json:"user"` // the caller's
+	UID       int    `json:"uid"`
+	PID       int    `json:"pid"`
+	Exe       string `json:"exe,omitempty"`
+	Unit      string `json:"unit,omitempty"`
+	AskedAt   Time   `json:"askedAt"`
+	ExpiresAt Time   `json:"expiresAt"`
+	By        string `json:"by,omitempty"` // who answered
+}
+
+// ConfirmationAnswer is the body of POST /v1/confirmations.
+type ConfirmationAnswer struct {
+	ID    string `json:"id"`
+	Allow bool   `json:"allow"`
+}

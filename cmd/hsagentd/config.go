@@ -26,20 +26,21 @@ import (
 type config struct {
 	File string `toml:"-"` // that was read; "" for none
 
-	Socket       string         `toml:"socket"`
-	SocketGroup  string         `toml:"socket_group"`
-	AdminGroup   string         `toml:"admin_group"`
-	Store        string         `toml:"store"`
-	Identity     string         `toml:"identity"` // "" looks at the default places
-	AuditDir     string         `toml:"audit_dir"`
-	LogLevel     level          `toml:"log_level"`
-	LogFormat    string         `toml:"log_format"` // "" is journal where stderr is the journal, else text
-	DrainTimeout duration       `toml:"drain_timeout"`
-	MaxInFlight  int            `toml:"max_in_flight"`
-	Upstream     upstreamConfig `toml:"upstream"`
-	Quota        quotaConfig    `toml:"quota"`
-	Audit        auditConfig    `toml:"audit"`
-	Consumers    []consumer     `toml:"consumer"`
+	Socket         string         `toml:"socket"`
+	SocketGroup    string         `toml:"socket_group"`
+	AdminGroup     string         `toml:"admin_group"`
+	Store          string         `toml:"store"`
+	Identity       string         `toml:"identity"` // "" looks at the default places
+	AuditDir       string         `toml:"audit_dir"`
+	LogLevel       level          `toml:"log_level"`
+	LogFormat      string         `toml:"log_format"` // "" is journal where stderr is the journal, else text
+	DrainTimeout   duration       `toml:"drain_timeout"`
+	ConfirmTimeout duration       `toml:"confirm_timeout"`
+	MaxInFlight    int            `toml:"max_in_flight"`
+	Upstream       upstreamConfig `toml:"upstream"`
+	Quota          quotaConfig    `toml:"quota"`
+	Audit          auditConfig    `toml:"audit"`
+	Consumers      []consumer     `toml:"consumer"`
 
 	Rules []wire.PolicyRule `toml:"rule"`
 
@@ -79,11 +80,12 @@ type consumer struct {
 
 // Limits of what a config may ask for.
 const (
-	maxConfigFile   = 1 << 20
-	maxSocketPath   = 107 // sockaddr_un has 108 bytes, the last of which is NUL
-	maxDrainTimeout = 10 * time.Minute
-	maxInFlight     = 1 << 20
-	maxRequestBytes = 1 << 40
+	maxConfigFile     = 1 << 20
+	maxSocketPath     = 107 // sockaddr_un has 108 bytes, the last of which is NUL
+	maxDrainTimeout   = 10 * time.Minute
+	maxConfirmTimeout = 10 * time.Minute
+	maxInFlight       = 1 << 20
+	maxRequestBytes   = 1 << 40
 )
 
 // A duration is written as "10s". It is a struct so that a bare number, which
@@ -157,12 +159,13 @@ func newConfig(e *env) *config {
 	p := defaultPaths(e)
 	return &config{
 		Socket: p.socket, Store: p.store, AuditDir: p.audit,
-		DrainTimeout: duration{agent.DefaultDrainTimeout},
-		MaxInFlight:  agent.DefaultMaxInFlight,
-		Quota:        quotaConfig{WarnBelow: agent.DefaultWarnBelow},
-		Upstream:     upstreamConfig{MaxRequestBytes: agent.DefaultMaxRequestBytes},
-		paths:        p,
-		origins:      map[string]string{},
+		DrainTimeout:   duration{agent.DefaultDrainTimeout},
+		ConfirmTimeout: duration{agent.DefaultConfirmTimeout},
+		MaxInFlight:    agent.DefaultMaxInFlight,
+		Quota:          quotaConfig{WarnBelow: agent.DefaultWarnBelow},
+		Upstream:       upstreamConfig{MaxRequestBytes: agent.DefaultMaxRequestBytes},
+		paths:          p,
+		origins:        map[string]string{},
 	}
 }
 
@@ -309,6 +312,9 @@ func (c *config) validate() []error {
 	if d := c.DrainTimeout.Duration; d <= 0 || d > maxDrainTimeout {
 		add("drain_timeout", "%v: want more than 0s and at most %v", d, maxDrainTimeout)
 	}
+	if d := c.ConfirmTimeout.Duration; d < time.Second || d > maxConfirmTimeout {
+		add("confirm_timeout", "%v: want 1s to %v", d, maxConfirmTimeout)
+	}
 	if c.MaxInFlight < 1 || c.MaxInFlight > maxInFlight {
 		add("max_in_flight", "%d: want 1 to %d", c.MaxInFlight, maxInFlight)
 	}
@@ -401,6 +407,7 @@ func (c *config) needRestart(next *config) []string {
 		{"audit_dir", c.AuditDir != next.AuditDir},
 		{"log_format", c.LogFormat != next.LogFormat},
 		{"drain_timeout", c.DrainTimeout != next.DrainTimeout},
+		{"confirm_timeout", c.ConfirmTimeout != next.ConfirmTimeout},
 		{"max_in_flight", c.MaxInFlight != next.MaxInFlight},
 		{"upstream", c.Upstream != next.Upstream},
 		{"quota", c.Quota != next.Quota},

@@ -132,6 +132,7 @@ func (d *daemon) run(ctx context.Context, ready func()) (err error) {
 		WarnBelow:       d.cfg.Quota.WarnBelow,
 		Consumers:       d.cfg.consumers(),
 		Policy:          d.cfg.policy,
+		ConfirmTimeout:  d.cfg.ConfirmTimeout.Duration,
 		SocketActivated: d.sock.activated,
 		StartNotes:      audit.Notes(),
 	})

@@ -33,3 +33,8 @@ func readHidden(_ int, r io.Reader) (string, error) {
 	}
 	return strings.TrimSuffix(line, "\n"), err
 }
+
+// flushInput drops what was typed and not read yet.
+func flushInput(fd int) {
+	_ = unix.IoctlSetInt(fd, unix.TCFLSH, unix.TCIFLUSH) // else it is read, and shows
+}

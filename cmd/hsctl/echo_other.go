@@ -17,3 +17,6 @@ func readHidden(fd int, _ io.Reader) (string, error) {
 	b, err := term.ReadPassword(fd)
 	return string(b), err
 }
+
+// flushInput would drop what was typed and not read yet.
+func flushInput(int) {}
