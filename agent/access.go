@@ -74,6 +74,12 @@ func (a *Agent) mayCall(c *peer.Caller) bool {
 	return p != nil && p.Knows(c.UID, groupsOf(c))
 }
 
+// mayUse is mayCall for one of the sockets: the read-only one has a group of its
+// own, beside those who may use the other.
+func (a *Agent) mayUse(c *peer.Caller, readOnly bool) bool {
+	return a.mayCall(c) || readOnly && a.cfg.ReadOnlyGroup >= 0 && c.InGroup(a.cfg.ReadOnlyGroup)
+}
+
 // mayManage reports whether a caller may change the fleet and the agent: its
 // own user, root, and members of the admin group, whatever the rules say.
 func (a *Agent) mayManage(c *peer.Caller) bool {
@@ -98,9 +104,14 @@ func policyCaller(p *policy.Policy, c *peer.Caller) policy.Caller {
 // policy says so. It notes the rule that decided.
 func (a *Agent) permit(c *call, r *http.Request) *wire.Problem {
 	caller := callerOf(r)
-	if !a.mayCall(caller) { // a policy that was loaded since the connection was made
+	readOnly := connOf(r).readOnly
+	switch {
+	case !a.mayUse(caller, readOnly): // a policy that was loaded since the connection was made
 		c.rule = ruleSocket
 		return wire.Errorf(wire.CodeDenied, "user %s may not make calls: ask for membership of the agent's socket_group", nameOf(caller))
+	case readOnly && !c.op.Read:
+		c.rule = ruleReadOnly
+		return wire.Errorf(wire.CodeDenied, "this is the read-only socket, and %s of this path may change something: use the agent's other socket", c.method)
 	}
 	effect := c.ruled(caller)
 	if effect == policy.Confirm {
@@ -165,8 +176,11 @@ func (a *Agent) visible(r *http.Request) func(slug string) bool {
 	return func(slug string) bool { return p.Sees(&pc, slug) }
 }
 
-// manages reports whether the request may manage.
-func (a *Agent) manages(r *http.Request) bool { return a.mayManage(callerOf(r)) }
+// manages reports whether the request may manage: never on the read-only
+// socket.
+func (a *Agent) manages(r *http.Request) bool {
+	return a.mayManage(callerOf(r)) && !connOf(r).readOnly
+}
 
 // hidden refuses a question about a slug that the caller may not know of, and
 // about one that does not exist, alike.

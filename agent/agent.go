@@ -65,6 +65,7 @@ type Config struct {
 
 	SocketGroup     int  // gid whose members may call; -1 for none
 	AdminGroup      int  // gid whose members may manage; -1 for none
+	ReadOnlyGroup   int  // gid whose members may use the read-only socket; -1 for none
 	SocketActivated bool // for status
 
 	ConfirmTimeout time.Duration  // how long a call waits for somebody's yes
@@ -215,8 +216,15 @@ func (a *Agent) record(ctx context.Context, rec chain.Record) {
 
 // Serve answers callers on l until [Agent.Drain] or [Agent.Close] is called;
 // then it returns nil. It closes l.
-func (a *Agent) Serve(l net.Listener) error {
-	err := a.server.Serve(&peerListener{Listener: l, agent: a})
+func (a *Agent) Serve(l net.Listener) error { return a.serve(l, false) }
+
+// ServeReadOnly is Serve for a socket on which nothing but reads is possible,
+// whoever asks: calls that change nothing at HubSpot, and what the agent tells
+// of status, portals and quota. Members of the ReadOnlyGroup may use it too.
+func (a *Agent) ServeReadOnly(l net.Listener) error { return a.serve(l, true) }
+
+func (a *Agent) serve(l net.Listener, readOnly bool) error {
+	err := a.server.Serve(&peerListener{Listener: l, agent: a, readOnly: readOnly})
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}

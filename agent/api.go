@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -101,12 +102,12 @@ func (rt *route) match(path string) (slug string, ok bool) {
 }
 
 func (a *Agent) serveRoute(w http.ResponseWriter, r *http.Request, rt route, seg, rawQuery string) *wire.Problem {
-	if rt.manage && !a.mayManage(callerOf(r)) {
+	if p := a.mayAsk(r, rt); p != nil {
 		rec := a.event(chain.CallDenied)
-		rec.Caller, rec.Method, rec.Error = auditCaller(callerOf(r)), r.Method, string(wire.CodeDenied)
+		rec.Caller, rec.Method, rec.Error = auditCaller(callerOf(r)), r.Method, string(p.Code)
 		rec.Reason = "management: " + rt.path
 		a.recordDenial(r.Context(), rec)
-		return wire.Errorf(wire.CodeDenied, "user %s may not manage this agent: only its own user, root and admin_group may", nameOf(callerOf(r)))
+		return p
 	}
 	var req apiRequest
 	if seg != "" {
@@ -122,6 +123,20 @@ func (a *Agent) serveRoute(w http.ResponseWriter, r *http.Request, rt route, seg
 	}
 	req.query = q
 	return rt.handle(a, w, r, req)
+}
+
+// readOnlyRoutes are what the read-only socket answers beside calls.
+var readOnlyRoutes = []string{"/v1/status", "/v1/portals", "/v1/portals/{slug}", "/v1/quota", "/v1/openapi.json"}
+
+// mayAsk returns why the request may not use the route, or nil.
+func (a *Agent) mayAsk(r *http.Request, rt route) *wire.Problem {
+	switch {
+	case connOf(r).readOnly && (rt.method != http.MethodGet || !slices.Contains(readOnlyRoutes, rt.path)):
+		return wire.Errorf(wire.CodeDenied, "this is the read-only socket: it makes calls that read, and tells status, portals and quota")
+	case rt.manage && !a.manages(r):
+		return wire.Errorf(wire.CodeDenied, "user %s may not manage this agent: only its own user, root and admin_group may", nameOf(callerOf(r)))
+	}
+	return nil
 }
 
 // Status returns how the agent is.

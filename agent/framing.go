@@ -27,6 +27,8 @@ type guardedConn struct {
 	net.Conn
 	caller *peer.Caller
 
+	readOnly bool // of the socket that it came on
+
 	fault atomic.Pointer[string] // what was wrong, once something was
 	scan  framing                // used by whoever reads: net/http reads one at a time
 }

@@ -16,7 +16,8 @@ import (
 // nothing read, whoever may do nothing here.
 type peerListener struct {
 	net.Listener
-	agent *Agent
+	agent    *Agent
+	readOnly bool // what comes here may read and no more
 }
 
 // Accept returns the next connection of a caller who may be here.
@@ -37,11 +38,11 @@ func (l *peerListener) Accept() (net.Conn, error) {
 			_ = conn.Close() // it is refused anyway
 			continue
 		}
-		if !l.agent.mayCall(caller) {
+		if !l.agent.mayUse(caller, l.readOnly) {
 			l.agent.turnAway(conn, caller)
 			continue
 		}
-		return &guardedConn{Conn: conn, caller: caller}, nil
+		return &guardedConn{Conn: conn, caller: caller, readOnly: l.readOnly}, nil
 	}
 }
 

@@ -132,7 +132,7 @@ func (r *rig) start(o rigOptions) {
 		Version: "test", Log: log, Audit: r.audit, Upstream: up,
 		StorePath:    r.store.Path(),
 		LoadIdentity: func([]byte) (*credstore.Identity, error) { return r.identity, nil },
-		SocketGroup:  -1, AdminGroup: -1,
+		SocketGroup:  -1, AdminGroup: -1, ReadOnlyGroup: -1,
 	}
 	if o.config != nil {
 		o.config(&cfg)

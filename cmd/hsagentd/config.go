@@ -26,21 +26,23 @@ import (
 type config struct {
 	File string `toml:"-"` // that was read; "" for none
 
-	Socket         string         `toml:"socket"`
-	SocketGroup    string         `toml:"socket_group"`
-	AdminGroup     string         `toml:"admin_group"`
-	Store          string         `toml:"store"`
-	Identity       string         `toml:"identity"` // "" looks at the default places
-	AuditDir       string         `toml:"audit_dir"`
-	LogLevel       level          `toml:"log_level"`
-	LogFormat      string         `toml:"log_format"` // "" is journal where stderr is the journal, else text
-	DrainTimeout   duration       `toml:"drain_timeout"`
-	ConfirmTimeout duration       `toml:"confirm_timeout"`
-	MaxInFlight    int            `toml:"max_in_flight"`
-	Upstream       upstreamConfig `toml:"upstream"`
-	Quota          quotaConfig    `toml:"quota"`
-	Audit          auditConfig    `toml:"audit"`
-	Consumers      []consumer     `toml:"consumer"`
+	Socket              string         `toml:"socket"`
+	SocketGroup         string         `toml:"socket_group"`
+	SocketReadOnly      string         `toml:"socket_readonly"` // "" for none
+	SocketReadOnlyGroup string         `toml:"socket_readonly_group"`
+	AdminGroup          string         `toml:"admin_group"`
+	Store               string         `toml:"store"`
+	Identity            string         `toml:"identity"` // "" looks at the default places
+	AuditDir            string         `toml:"audit_dir"`
+	LogLevel            level          `toml:"log_level"`
+	LogFormat           string         `toml:"log_format"` // "" is journal where stderr is the journal, else text
+	DrainTimeout        duration       `toml:"drain_timeout"`
+	ConfirmTimeout      duration       `toml:"confirm_timeout"`
+	MaxInFlight         int            `toml:"max_in_flight"`
+	Upstream            upstreamConfig `toml:"upstream"`
+	Quota               quotaConfig    `toml:"quota"`
+	Audit               auditConfig    `toml:"audit"`
+	Consumers           []consumer     `toml:"consumer"`
 
 	Rules []wire.PolicyRule `toml:"rule"`
 
@@ -287,16 +289,21 @@ func (c *config) validate() []error {
 		}
 		problems = append(problems, &problem{key, where + ": " + fmt.Sprintf(format, args...)})
 	}
-	switch {
-	case strings.HasPrefix(c.Socket, "@"):
-		add("socket", "%s is an abstract socket, which has no owner and no permissions: name a path", wire.Quote(c.Socket))
-	case len(c.Socket) > maxSocketPath:
-		add("socket", "the path has %d bytes, and a socket's can have %d: use a shorter one", len(c.Socket), maxSocketPath)
+	for key, path := range map[string]string{"socket": c.Socket, "socket_readonly": c.SocketReadOnly} {
+		switch {
+		case strings.HasPrefix(path, "@"):
+			add(key, "%s is an abstract socket, which has no owner and no permissions: name a path", wire.Quote(path))
+		case len(path) > maxSocketPath:
+			add(key, "the path has %d bytes, and a socket's can have %d: use a shorter one", len(path), maxSocketPath)
+		}
+	}
+	if c.SocketReadOnlyGroup != "" && c.SocketReadOnly == "" {
+		add("socket_readonly_group", "there is no socket_readonly for the group to use")
 	}
 	for _, p := range c.named() {
 		switch {
 		case p.path == "" && p.optional:
-		case p.key == "socket" && strings.HasPrefix(p.path, "@"): // said above
+		case strings.HasPrefix(p.key, "socket") && strings.HasPrefix(p.path, "@"): // said above
 		case strings.ContainsRune(p.path, 0):
 			add(p.key, "%s has a NUL byte", wire.Quote(p.path))
 		case !filepath.IsAbs(p.path):
@@ -358,7 +365,7 @@ type namedPath struct {
 
 func (c *config) named() []namedPath {
 	return []namedPath{
-		{"socket", c.Socket, false}, {"store", c.Store, false}, {"audit_dir", c.AuditDir, false},
+		{"socket", c.Socket, false}, {"socket_readonly", c.SocketReadOnly, true}, {"store", c.Store, false}, {"audit_dir", c.AuditDir, false},
 		{"identity", c.Identity, true}, {"upstream.ca_file", c.Upstream.CAFile, true},
 		{"audit.key", c.Audit.Key, true}, {"audit.checkpoint_sink", c.sinkPath(), true},
 	}
@@ -401,6 +408,8 @@ func (c *config) needRestart(next *config) []string {
 	}{
 		{"socket", c.Socket != next.Socket},
 		{"socket_group", c.SocketGroup != next.SocketGroup},
+		{"socket_readonly", c.SocketReadOnly != next.SocketReadOnly},
+		{"socket_readonly_group", c.SocketReadOnlyGroup != next.SocketReadOnlyGroup},
 		{"admin_group", c.AdminGroup != next.AdminGroup},
 		{"store", c.Store != next.Store},
 		{"identity", c.Identity != next.Identity},

@@ -68,8 +68,9 @@ type daemon struct {
 	reread func() (*config, error)
 	level  *slog.LevelVar
 
-	sock  *socket
-	agent *agent.Agent
+	sock     *socket
+	readOnly *socket // nil for none
+	agent    *agent.Agent
 }
 
 // run opens everything in its order, calls ready, serves until ctx ends, and
@@ -80,7 +81,8 @@ func (d *daemon) run(ctx context.Context, ready func()) (err error) {
 	stdlog.SetOutput(io.Discard)
 	socketGroup, err := groupID("socket_group", d.cfg.SocketGroup)
 	adminGroup, err2 := groupID("admin_group", d.cfg.AdminGroup)
-	if err := errors.Join(err, err2); err != nil {
+	readOnlyGroup, err3 := groupID("socket_readonly_group", d.cfg.SocketReadOnlyGroup)
+	if err := errors.Join(err, err2, err3); err != nil {
 		return withCode(exitConfig, err)
 	}
 	up, err := d.cfg.upstream()
@@ -108,6 +110,12 @@ func (d *daemon) run(ctx context.Context, ready func()) (err error) {
 		}
 	}
 	defer func() { err = errors.Join(err, d.sock.remove()) }()
+	if d.cfg.SocketReadOnly != "" {
+		if d.readOnly, err = reserveSocket(d.env, d.cfg.SocketReadOnly, readOnlyGroup); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, d.readOnly.remove()) }()
+	}
 
 	audit, err := auditstore.Open(ctx, d.cfg.audit(d.log))
 	if err != nil {
@@ -129,6 +137,7 @@ func (d *daemon) run(ctx context.Context, ready func()) (err error) {
 		MaxInFlight:     d.cfg.MaxInFlight,
 		SocketGroup:     socketGroup,
 		AdminGroup:      adminGroup,
+		ReadOnlyGroup:   readOnlyGroup,
 		WarnBelow:       d.cfg.Quota.WarnBelow,
 		Consumers:       d.cfg.consumers(),
 		Policy:          d.cfg.policy,
@@ -152,6 +161,11 @@ func (d *daemon) run(ctx context.Context, ready func()) (err error) {
 			return err
 		}
 	}
+	if d.readOnly != nil {
+		if err := d.readOnly.listen(ctx, d.env, readOnlyGroup); err != nil {
+			return err
+		}
+	}
 	d.log.InfoContext(ctx, "serving", "version", wire.Version, "socket", d.sock.path, "activated", d.sock.activated,
 		"upstream", up.Base(), "store", d.cfg.Store, "audit", d.cfg.AuditDir)
 	return d.serve(ctx, ready)
@@ -164,8 +178,13 @@ func (d *daemon) serve(ctx context.Context, ready func()) error {
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 	d.tell(func(n *notifier) { n.ready(ctx) })
-	served := make(chan error, 1)
+	served := make(chan error, 2)
+	sockets := 1
 	go func() { served <- d.agent.Serve(d.sock.Listener) }()
+	if d.readOnly != nil {
+		sockets++
+		go func() { served <- d.agent.ServeReadOnly(d.readOnly.Listener) }()
+	}
 	ready()
 
 	watched := make(chan struct{})
@@ -188,7 +207,11 @@ func (d *daemon) serve(ctx context.Context, ready func()) error {
 			d.env.release() // a second signal ends the process at once
 			stopWatch()
 			d.drain(ctx)
-			return <-served
+			var errs []error
+			for range sockets {
+				errs = append(errs, <-served)
+			}
+			return errors.Join(errs...)
 		}
 	}
 }
