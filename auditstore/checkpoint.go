@@ -20,9 +20,6 @@ import (
 // wraps [ErrDamaged].
 var ErrLoss = fmt.Errorf("%w: records are lost", ErrDamaged)
 
-// mendLoss is what a refusal with ErrLoss ends with.
-const mendLoss = `nothing was changed: restore the directory from a newer backup or, if the records are lost for good, run "hsagentd accept-loss", which records the gap`
-
 // checkpointFile is the plain file of all checkpoints in the log's directory.
 const checkpointFile = "checkpoints"
 
@@ -154,8 +151,8 @@ func (g *signer) close() {
 }
 
 // startSigner takes the keys, and compares the log with its checkpoints. It
-// returns the record of a change of keys, if there was one.
-func (s *Store) startSigner(t *tail) (*chain.Record, error) {
+// returns the records of a loss that was accepted and of a change of keys.
+func (s *Store) startSigner(t *tail) ([]*chain.Record, error) {
 	g := &s.sign
 	g.local = FileSink(layoutOf(s.cfg.Dir).checkpoints)
 	var known signed
@@ -183,13 +180,18 @@ func (s *Store) startSigner(t *tail) (*chain.Record, error) {
 	if g.keys == nil {
 		return nil, nil
 	}
+	if s.cfg.acceptLoss {
+		if s.gap, err = s.gapIn(kept, t.tree); err != nil {
+			return nil, err
+		}
+	}
 	if f, ok := s.cfg.Sink.(FileSink); ok {
 		if err := f.usable(); err != nil {
 			return nil, err
 		}
 	}
-	g.signed = known.size
-	if known.note != "" {
+	g.signed = min(known.size, t.tree.Size()) // above it, only of a log that is lost
+	if known.note != "" && s.gap == nil {
 		g.last.Store(&known.note)
 		// A crash may have come before the file had it.
 		if last, err := g.local.Last(); err == nil && last != known.note {
@@ -201,17 +203,22 @@ func (s *Store) startSigner(t *tail) (*chain.Record, error) {
 	if g.sink = s.cfg.Sink; g.sink != nil {
 		g.wake, g.done = make(chan struct{}, 1), make(chan struct{})
 		go g.feed(s.cfg.Log)
-		if known.note != "" && !slices.ContainsFunc(kept, func(k keptNote) bool { return k.who == g.sink.String() && k.note == known.note }) {
+		if known.note != "" && s.gap == nil && !slices.ContainsFunc(kept, func(k keptNote) bool { return k.who == g.sink.String() && k.note == known.note }) {
 			g.pending = known.note
 			g.wake <- struct{}{}
 		}
 	}
+	var recs []*chain.Record
+	if s.gap != nil {
+		recs = append(recs, &chain.Record{Kind: chain.AuditGap, Reason: s.gap.Reason()})
+	}
 	now := g.keys.Verifiers()
 	g.stale = !slices.Equal(now, known.keys)
-	if !g.stale || known.keys == nil {
-		return nil, nil
+	if g.stale && known.keys != nil {
+		recs = append(recs, &chain.Record{Kind: chain.AuditKey,
+			Reason: "signed by " + strings.Join(now, " and ") + "; before by " + strings.Join(known.keys, " and ")})
 	}
-	return &chain.Record{Kind: chain.AuditKey, Reason: "signed by " + strings.Join(now, " and ") + "; before by " + strings.Join(known.keys, " and ")}, nil
+	return recs, nil
 }
 
 // signed is what the database knows of checkpoints.
@@ -284,8 +291,8 @@ func (s *Store) kept(known signed) ([]keptNote, error) {
 			return fmt.Errorf("%w: %s: the last checkpoint: %w", ErrDamaged, who, err)
 		}
 		if known.origin != "" && c.Origin != known.origin {
-			return fmt.Errorf("%w: the last checkpoint in %s is of the log %s, and this one is %s: %s",
-				ErrLoss, who, c.Origin, known.origin, mendLoss)
+			return fmt.Errorf("%w: the last checkpoint in %s is of the log %s, and this one is %s; %s",
+				ErrLoss, who, c.Origin, known.origin, mend)
 		}
 		out = append(out, keptNote{*c, who, note})
 		return nil
@@ -315,14 +322,14 @@ func (s *Store) lost(kept []keptNote, tree *chain.Tree) error {
 	return s.db.View(func(txn *badger.Txn) error {
 		for _, k := range kept {
 			if k.Size > tree.Size() {
-				return fmt.Errorf("%w: %s holds %d records, and the checkpoint in %s is of %d; %s", ErrLoss, s.cfg.Dir, tree.Size(), k.who, k.Size, mendLoss)
+				return fmt.Errorf("%w: %s holds %d records, and the checkpoint in %s is of %d; %s", ErrLoss, s.cfg.Dir, tree.Size(), k.who, k.Size, mend)
 			}
 			at, err := chain.TreeAt(k.Size, hashReader(txn))
 			if err != nil {
 				return fmt.Errorf("%w: %w", ErrDamaged, err)
 			}
 			if at.Root() != k.Root {
-				return fmt.Errorf("%w: the first %d records in %s are not those of the checkpoint in %s; %s", ErrLoss, k.Size, s.cfg.Dir, k.who, mendLoss)
+				return fmt.Errorf("%w: the first %d records in %s are not those of the checkpoint in %s; %s", ErrLoss, k.Size, s.cfg.Dir, k.who, mend)
 			}
 		}
 		return nil

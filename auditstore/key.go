@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	badger "github.com/dgraph-io/badger/v4"
 	"github.com/hsagent/hsagentd/auditstore/chain"
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -15,7 +16,10 @@ import (
 //	a/<slug>\0<seq> its salt and stored bytes; records without a slug under ""
 //	d/<slug>\0<seq> the day of the record, if the slug's record before has another
 //	D/<seq>        the same for the log as a whole
+//	x/<seq>        a record about the log itself, such as what was pruned
 //	m/<name>       about the log itself
+//
+// Where a record was pruned, a stub stands under a/ in its place.
 //
 // The d/ and D/ entries cut the log into runs of one day each. A time range is
 // the runs whose day lies in it: no scan, and exact whatever the clock did.
@@ -25,6 +29,8 @@ const (
 	dayPrefix  = "d/"
 	wholeDay   = "D/"
 	metaPrefix = "m/"
+
+	statePrefix = "x/"
 
 	formatKey = metaPrefix + "format"
 	sealKey   = metaPrefix + "seal"
@@ -104,6 +110,39 @@ func parseEntry(b []byte) (entry, error) {
 		e.hashes = append(e.hashes, chain.Hash(rest[:tlog.HashSize]))
 	}
 	return e, nil
+}
+
+// stubMeta marks a stub in Badger's own byte for that.
+const stubMeta = 1
+
+func isStub(it *badger.Item) bool { return it.UserMeta() == stubMeta }
+
+// A stub is what is left of a pruned record beside its hash: what it takes to
+// go on counting.
+type stub struct {
+	millis int64
+	next   uint64 // the slugSeq after it; 0: it had none
+	intent bool
+}
+
+func (s *stub) bytes() []byte {
+	b := binary.BigEndian.AppendUint64(nil, uint64(s.millis)) //nolint:gosec // back in parseStub
+	b = binary.BigEndian.AppendUint64(b, s.next)
+	if s.intent {
+		return append(b, 1)
+	}
+	return append(b, 0)
+}
+
+func parseStub(b []byte) (stub, error) {
+	if len(b) != 8+8+1 || b[16] > 1 {
+		return stub{}, errShort
+	}
+	return stub{
+		millis: int64(binary.BigEndian.Uint64(b)), //nolint:gosec // as it was put
+		next:   binary.BigEndian.Uint64(b[8:]),
+		intent: b[16] == 1,
+	}, nil
 }
 
 // A day counts from 1970-01-01, UTC.

@@ -23,7 +23,7 @@ import (
 const crashTail = 1 << 16
 
 // mend is what every refusal of a damaged log ends with.
-const mend = `nothing was changed: look with "hsagentd check", then restore the directory from a backup, or move it away to start a new log`
+const mend = `nothing was changed: look with "hsagentd check", then restore the directory from a backup or, if records are lost for good, run "hsagentd accept-loss", which records the gap`
 
 func (c *Config) defaults() {
 	if c.Log == nil {
@@ -122,7 +122,13 @@ func look(dir string) (*found, error) {
 // open brings the store to where the sequencer can start, and returns the
 // intents that have no outcome.
 func (s *Store) open(ctx context.Context) ([]*chain.Record, error) {
-	f, err := look(s.cfg.Dir)
+	var f *found
+	var err error
+	if s.cfg.acceptLoss {
+		f, s.witnessed, err = lookAnyway(s.cfg.Dir)
+	} else {
+		f, err = look(s.cfg.Dir)
+	}
 	if err != nil {
 		return nil, withMend(err)
 	}
@@ -135,29 +141,29 @@ func (s *Store) open(ctx context.Context) ([]*chain.Record, error) {
 		return nil, withMend(err)
 	}
 	t, err := readTail(ctx, s.db, f)
+	if err == nil && !t.report.OK() {
+		err = damaged(s.cfg.Dir, &t.report)
+	}
+	if s.cfg.acceptLoss && errors.Is(err, ErrDamaged) {
+		t, err = s.salvage(ctx, f)
+	}
 	if err != nil {
 		return nil, withMend(err)
 	}
-	if !t.report.OK() {
-		return nil, withMend(damaged(s.cfg.Dir, &t.report))
-	}
-	rekeyed, err := s.startSigner(t)
+	own, err := s.startSigner(t)
 	if err != nil {
 		return nil, err
 	}
 	if err := s.start(f, t); err != nil {
 		return nil, err
 	}
-	pending := make([]*chain.Record, 0, len(t.pending)+1)
+	pending := make([]*chain.Record, 0, len(t.pending))
 	for k, r := range t.pending {
 		s.seq.open[k] = r.Seq
 		pending = append(pending, r)
 	}
 	slices.SortFunc(pending, func(a, b *chain.Record) int { return cmp.Compare(a.Seq, b.Seq) })
-	if rekeyed != nil {
-		pending = append(pending, rekeyed)
-	}
-	return pending, nil
+	return append(own, pending...), nil
 }
 
 func withMend(err error) error {

@@ -155,6 +155,9 @@ func (q *query) slug(parts []stretch) error {
 			if seq >= p.hi {
 				break
 			}
+			if isStub(it.Item()) {
+				continue
+			}
 			if err := it.Item().Value(q.take); err != nil {
 				return atRecord(seq, err)
 			}
@@ -211,6 +214,9 @@ func (q *query) window(seqs, recs *badger.Iterator, lo, hi uint64) error {
 			}
 			if !recs.Valid() || !bytes.Equal(recs.Item().Key(), key) {
 				return atRecord(seq, fmt.Errorf("%w: its bytes are not there", ErrDamaged))
+			}
+			if isStub(recs.Item()) {
+				continue
 			}
 			v, err := recs.Item().ValueCopy(nil)
 			if err != nil {
@@ -311,6 +317,13 @@ func (s *Store) Usage(slug string, from, to time.Time) (int64, error) {
 				break
 			}
 			err := it.Item().Value(func(v []byte) error {
+				if isStub(it.Item()) {
+					st, err := parseStub(v)
+					if at := time.UnixMilli(st.millis); st.intent && !at.Before(start) && (to.IsZero() || at.Before(end)) {
+						n++
+					}
+					return err
+				}
 				if len(v) < chain.SaltSize {
 					return errShort
 				}

@@ -263,6 +263,9 @@ func (s *Store) add(txn *badger.Txn, rec *chain.Record, salt []byte, first bool)
 		mark(txn, &q.whole, rec, seqKey(wholeDay, seq)),
 		mark(txn, at, rec, slugKey(dayPrefix, rec.ClientSlug, seq)),
 	)
+	if rec.Kind.IsStatement() {
+		err = errors.Join(err, txn.Set(seqKey(statePrefix, seq), nil))
+	}
 	at.next++
 	q.pair(rec)
 	return result{receipt: chain.Receipt{Seq: seq, Leaf: leaf}}, err
@@ -299,6 +302,11 @@ func (s *Store) place(slug string) (*place, error) {
 		prefix := slugPrefix(recPrefix, slug)
 		return last(txn, prefix, func(it *badger.Item) error {
 			return it.Value(func(v []byte) error {
+				if isStub(it) {
+					st, err := parseStub(v)
+					p.next, p.any, p.day = st.next, true, dayOfMillis(st.millis)
+					return err
+				}
 				if len(v) < chain.SaltSize {
 					return errShort
 				}

@@ -1,6 +1,7 @@
 package auditstore
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -31,7 +32,7 @@ type FileSink string
 func (f FileSink) String() string { return string(f) }
 
 // tailBytes are what is read of a file of checkpoints to find the last one.
-const tailBytes = 64 << 10
+const tailBytes = 8 << 10
 
 // Last returns the last whole checkpoint in the file. One that a crash has cut
 // off is not whole.
@@ -48,22 +49,38 @@ func (f FileSink) Last() (_ string, err error) {
 	if err != nil || !info.Mode().IsRegular() {
 		return "", err
 	}
-	b := make([]byte, min(info.Size(), tailBytes))
-	if _, err := file.ReadAt(b, info.Size()-int64(len(b))); err != nil && !errors.Is(err, io.EOF) {
-		return "", fmt.Errorf("read the last checkpoint: %w", err)
+	end, err := tailOf(file, info.Size())
+	if err != nil {
+		return "", err
 	}
 	last := ""
-	for note := range notes(string(b)) {
-		last = note
+	err = eachNote(strings.NewReader(end), func(piece string) error {
+		if isWhole(piece) {
+			last = piece
+		}
+		return nil
+	})
+	return last, err
+}
+
+// tailOf reads the end of a file.
+func tailOf(file *os.File, size int64) (string, error) {
+	b := make([]byte, min(size, tailBytes))
+	if _, err := file.ReadAt(b, size-int64(len(b))); err != nil && !errors.Is(err, io.EOF) {
+		return "", fmt.Errorf("read the last checkpoint: %w", err)
 	}
-	return last, nil
+	return string(b), nil
 }
 
 // Put appends a checkpoint and syncs the file.
 func (f FileSink) Put(note string) error { return f.put(note, true) }
 
 func (f FileSink) put(note string, sync bool) (err error) {
-	file, err := os.OpenFile(string(f), os.O_RDWR|os.O_APPEND|os.O_CREATE|syscall.O_NONBLOCK, 0o600)
+	flag := os.O_RDWR | os.O_APPEND | os.O_CREATE
+	if info, err := os.Stat(string(f)); err == nil && info.Mode()&fs.ModeNamedPipe != 0 {
+		flag = os.O_WRONLY // fails if nobody reads
+	}
+	file, err := os.OpenFile(string(f), flag|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
 		return fmt.Errorf("keep a checkpoint: %w", err)
 	}
@@ -73,14 +90,12 @@ func (f FileSink) put(note string, sync bool) (err error) {
 	if err != nil {
 		return fmt.Errorf("keep a checkpoint: %w", err)
 	}
-	if n := info.Size(); info.Mode().IsRegular() && n > 0 {
-		end := make([]byte, 2)
-		if _, err := file.ReadAt(end[:min(n, 2)], max(0, n-2)); err != nil {
-			return fmt.Errorf("keep a checkpoint: %w", err)
+	if info.Mode().IsRegular() {
+		end, err := tailOf(file, info.Size())
+		if err != nil {
+			return err
 		}
-		if string(end) != "\n\n" { // the one before was cut off
-			text = "\n\n" + text
-		}
+		text = separator(end) + text
 	}
 	if _, err := file.WriteString(text); err != nil {
 		return fmt.Errorf("keep a checkpoint: %w", err)
@@ -102,32 +117,70 @@ func (f FileSink) usable() error {
 	return file.Close()
 }
 
-// notes cuts a text into signed notes. What is none is left out.
-func notes(text string) func(yield func(string) bool) {
-	return func(yield func(string) bool) {
-		rest := text
-		for rest != "" {
-			// A note is text, an empty line, and signatures up to the next one.
-			body, after, ok := strings.Cut(rest, "\n\n— ")
-			if !ok {
-				return
+// eachNote calls fn with every piece of text that ends in signatures, and with
+// what stands behind the last one. What a crash has cut off, and [FileSink.Put]
+// has marked, is left out.
+func eachNote(r io.Reader, fn func(piece string) error) error {
+	lines := bufio.NewReader(r)
+	var piece strings.Builder
+	signed := false
+	for {
+		line, err := lines.ReadString('\n')
+		sig := strings.HasPrefix(line, signature)
+		if signed && !sig {
+			if err := fn(piece.String()); err != nil {
+				return err
 			}
-			if i := strings.LastIndex(body, "\n\n"); i >= 0 {
-				body = body[i+2:] // something was cut off before it
+			piece.Reset()
+		}
+		switch {
+		case line == cutOff:
+			piece.Reset()
+		case line == "\n" && piece.Len() == 0: // between two
+		default:
+			piece.WriteString(line)
+		}
+		if piece.Len() > maxNote {
+			return fmt.Errorf("a checkpoint has more than %d bytes", maxNote)
+		}
+		signed = sig
+		if errors.Is(err, io.EOF) {
+			if piece.Len() > 0 {
+				return fn(piece.String())
 			}
-			sigs, next, ok := strings.Cut("— "+after, "\n\n")
-			if !ok {
-				// The end of the text: whole if its last line is.
-				end := strings.LastIndexByte(sigs, '\n')
-				if end >= 0 && strings.HasPrefix(sigs, "— ") {
-					yield(strings.TrimLeft(body, "\n") + "\n\n" + sigs[:end+1])
-				}
-				return
-			}
-			if !yield(strings.TrimLeft(body, "\n") + "\n\n" + sigs + "\n") {
-				return
-			}
-			rest = next
+			return nil
+		}
+		if err != nil {
+			return err
 		}
 	}
+}
+
+const (
+	signature = "— "                     // starts the lines behind a note's text
+	cutOff    = "(cut off by a crash)\n" // stands behind what is no note
+	maxNote   = 4 << 10                  // bytes; more than any checkpoint has
+)
+
+// isWhole reports whether a piece can be a note.
+func isWhole(piece string) bool {
+	text, _, ok := strings.Cut(piece, "\n\n"+signature)
+	return ok && strings.HasSuffix(piece, "\n") && !strings.Contains(text, "\n\n")
+}
+
+// separator is what must come between the end of a file and the next note.
+func separator(end string) string {
+	if end == "" || strings.HasSuffix(end, "\n\n") && strings.HasPrefix(lastLine(strings.TrimSuffix(end, "\n")), signature) {
+		return ""
+	}
+	if strings.HasSuffix(end, "\n") && strings.HasPrefix(lastLine(end), signature) {
+		return "\n"
+	}
+	return "\n" + cutOff + "\n"
+}
+
+// lastLine is the last line of a text that ends in a newline.
+func lastLine(text string) string {
+	text = strings.TrimSuffix(text, "\n")
+	return text[strings.LastIndexByte(text, '\n')+1:]
 }

@@ -62,6 +62,9 @@ type Store struct {
 	sign    signer
 	notes   []string
 
+	witnessed sighting   // of a log that is lost
+	gap       *chain.Gap // that was accepted when the log was opened
+
 	minFree atomic.Uint64 // Config.MinFree
 	durable atomic.Uint64 // records that are synced
 	size    atomic.Uint64 // records that have a number

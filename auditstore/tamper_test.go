@@ -20,9 +20,9 @@ import (
 const records = 60 // of the log that is tampered with; slugs a, b, c in turn
 
 // written makes a log of several batches and closes it.
-func written(t testing.TB) string {
+func written(t testing.TB, change ...func(*auditstore.Config)) string {
 	dir, r := t.TempDir(), random()
-	s := open(t, dir)
+	s := open(t, dir, change...)
 	for i := range records {
 		_, err := s.Append(t.Context(), outcome(intent(slugOf(i), r), r))
 		require.NoError(t, err)

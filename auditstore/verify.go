@@ -17,9 +17,10 @@ import (
 
 // Verify checks the whole log as it is now: each record against its leaf hash,
 // each hash of the tree, the entries that serve queries, and the root against
-// every batch that the witness still lists. It streams, and memory stays flat.
-// It calls progress, unless that is nil, now and then. What is wrong with the
-// log stands in the report; an error means that it could not be read.
+// every batch that the witness still lists and every checkpoint. It streams,
+// and memory stays flat. It calls progress, unless that is nil, now and then.
+// What is wrong with the log stands in the report; an error means that it could
+// not be read.
 func (s *Store) Verify(ctx context.Context, progress func(done, total uint64)) (chain.Report, error) {
 	done, err := s.reading()
 	if err != nil {
@@ -35,26 +36,33 @@ func (s *Store) Verify(ctx context.Context, progress func(done, total uint64)) (
 		case <-ctx.Done():
 		}
 	}()
-	size := s.durable.Load() // first: the transaction must see all of it
-	txn := s.db.NewTransaction(false)
-	defer txn.Discard()
-	h, err := readWitness(layoutOf(s.cfg.Dir).witness)
-	if err != nil && !errors.Is(err, ErrDamaged) {
+	v := &verification{size: s.durable.Load(), live: true, progress: progress, dir: s.cfg.Dir, sink: s.cfg.Sink} // size first: the transaction must see all of it
+	v.txn = s.db.NewTransaction(false)
+	defer v.txn.Discard()
+	if s.sign.keys != nil {
+		v.trusted = s.sign.keys.Verifiers()
+	}
+	v.history, err = readWitness(layoutOf(s.cfg.Dir).witness)
+	if errors.Is(err, ErrDamaged) {
+		v.report.Add(v.size, chain.BadRoot, "%v", err)
+	} else if err != nil {
 		return chain.Report{}, err
 	}
-	var r chain.Report
-	if err != nil {
-		r.Add(size, chain.BadRoot, "%v", err)
-	}
-	return r, verifyAll(ctx, txn, size, h, &r, progress, true)
+	err = v.run(ctx)
+	return v.report, err
 }
 
 // Check verifies the log in dir, which no process may have open. It writes
 // nothing to the log; after a crash Badger must be let to tidy up its files.
 func Check(ctx context.Context, dir string, log *slog.Logger) (chain.Report, error) {
-	c := Config{Dir: dir, Log: log}
+	return CheckSigned(ctx, Config{Dir: dir, Log: log})
+}
+
+// CheckSigned is [Check] with the keys that must have signed the last
+// checkpoint, and the sink that may know a later one.
+func CheckSigned(ctx context.Context, c Config) (chain.Report, error) {
 	c.defaults()
-	d, err := lockDir(dir)
+	d, err := lockDir(c.Dir)
 	if err != nil {
 		return chain.Report{}, err
 	}
@@ -80,77 +88,121 @@ func check(ctx context.Context, c *Config) (r chain.Report, err error) {
 	if err != nil {
 		return r, err
 	}
-	txn := db.NewTransaction(false)
-	defer txn.Discard()
-	size := uint64(0)
+	v := &verification{txn: db.NewTransaction(false), history: f.history, dir: c.Dir, sink: c.Sink, crashed: f.crashed}
+	defer v.txn.Discard()
 	if f.history != nil {
 		// What lies behind the witness's end is named as such, not read.
-		if size = f.history.last().size; t.unseen || t.tree.Size() == f.history.seen[max(0, len(f.history.seen)-2)].size {
-			size = t.tree.Size()
+		if v.size = f.history.last().size; t.unseen || t.tree.Size() == f.history.seen[max(0, len(f.history.seen)-2)].size {
+			v.size = t.tree.Size()
 		}
 	}
 	if t.report.OK() {
-		size = t.tree.Size()
+		v.size = t.tree.Size()
 	}
-	return r, verifyAll(ctx, txn, size, f.history, &r, nil, false)
+	if c.Keys != nil {
+		known, err := readSigned(v.txn)
+		if err != nil && !errors.Is(err, ErrDamaged) {
+			return r, err
+		}
+		keys, err := c.Keys(known.origin)
+		if err == nil {
+			keys, err = keys.For(known.nameOr(keys))
+		}
+		if err != nil {
+			return r, err
+		}
+		v.trusted = keys.Verifiers()
+	}
+	err = v.run(ctx)
+	return v.report, err
 }
 
-// verifyAll checks all records of a log of the given size. The log may grow
-// meanwhile if live is set.
-func verifyAll(ctx context.Context, txn *badger.Txn, size uint64, h *history, r *chain.Report, progress func(done, total uint64), live bool) error {
-	c := newChecker(txn, r)
-	if h != nil {
-		for _, seen := range h.seen {
-			if seen.size <= size {
-				c.expect(seen.size, seen.root, "the witness")
-			} else if !live && seen.marked {
-				r.Add(size, chain.Missing, "the witness saw %d records", seen.size)
-			}
-		}
-	}
-	if it, err := txn.Get([]byte(sealKey)); err == nil {
-		err = it.Value(func(v []byte) error {
-			sl, err := parseSeal(v)
-			switch {
-			case err != nil:
-			case sl.size <= size:
-				c.expect(sl.size, sl.root, "the seal")
-			case !live:
-				err = fmt.Errorf("it covers %d records", sl.size)
-			}
-			return err
-		})
-		if err != nil {
-			r.Add(size, chain.BadIndex, "the seal: %v", err)
-		}
-	}
-	known, err := readSigned(txn)
-	switch {
-	case errors.Is(err, ErrDamaged):
-		r.Add(size, chain.BadRoot, "%v", err)
-	case err != nil:
+// A verification checks all records of a log.
+type verification struct {
+	txn      *badger.Txn
+	size     uint64
+	live     bool     // the log may grow meanwhile
+	history  *history // nil: do not look at the witness, the seal and checkpoints
+	dir      string
+	sink     Sink
+	trusted  chain.Verifiers // that must have signed the last checkpoint
+	crashed  bool
+	progress func(done, total uint64)
+	each     func(stored []byte) error // see checker
+
+	report chain.Report
+}
+
+func (v *verification) run(ctx context.Context) error {
+	c := newChecker(v.txn, &v.report)
+	c.each = v.each
+	known, err := v.expect(c)
+	if err != nil {
 		return err
-	case known.note == "":
-	case known.size <= size:
-		c.expect(known.size, known.root, "the checkpoint")
-	case !live:
-		r.Add(size, chain.Missing, "the checkpoint is of %d records", known.size)
 	}
-	slugs, err := allSlugs(txn)
+	slugs, err := allSlugs(v.txn)
 	if err != nil {
 		return err
 	}
 	c.slugs, c.days = slugs, &dayChecker{slugs: make(map[string]day)}
-	tree, err := c.run(ctx, 0, size, progress)
+	tree, err := c.run(ctx, 0, v.size, v.progress)
 	if err != nil {
 		return err
 	}
-	r.Root = tree.Root()
-	if !live {
-		c.beyond(size)
+	v.report.Root = tree.Root()
+	if !v.live {
+		c.beyond(v.size)
 	}
-	c.strangers()
-	return nil
+	c.strangers(v.live)
+	v.report.Gaps = c.states.gaps
+	if v.history == nil {
+		return nil
+	}
+	n := &notary{txn: v.txn, size: v.size, live: v.live, crashed: v.crashed, known: known, states: c.states, report: &v.report}
+	return n.check(ctx, v.dir, v.sink, v.trusted)
+}
+
+// expect has the tree compared with what the witness, the seal and the
+// database's checkpoint say.
+func (v *verification) expect(c *checker) (known signed, err error) {
+	if v.history == nil {
+		return known, nil
+	}
+	for _, seen := range v.history.seen {
+		if seen.size <= v.size {
+			c.expect(seen.size, seen.root, "the witness")
+		} else if !v.live && seen.marked {
+			v.report.Add(v.size, chain.Missing, "the witness saw %d records", seen.size)
+		}
+	}
+	b, err := value(v.txn, sealKey)
+	if err != nil {
+		return known, err
+	}
+	if b != nil {
+		sl, err := parseSeal(b)
+		switch {
+		case err != nil:
+			v.report.Add(v.size, chain.BadIndex, "the seal: %v", err)
+		case sl.size <= v.size:
+			c.expect(sl.size, sl.root, "the seal")
+		case !v.live:
+			v.report.Add(v.size, chain.BadIndex, "the seal: it covers %d records", sl.size)
+		}
+	}
+	known, err = readSigned(v.txn)
+	switch {
+	case errors.Is(err, ErrDamaged):
+		v.report.Add(v.size, chain.BadNote, "%v", err)
+	case err != nil:
+		return known, err
+	case known.note == "":
+	case known.size <= v.size:
+		c.expect(known.size, known.root, "the database's checkpoint")
+	case !v.live:
+		v.report.Add(v.size, chain.Missing, "the database's checkpoint is of %d records", known.size)
+	}
+	return known, nil
 }
 
 // window is how many records are checked at a time. They are read in the order
@@ -165,10 +217,13 @@ type checker struct {
 	each   func(stored []byte) error // called with every good record, in the order of its slug
 	slugs  []string                  // that have records anywhere; nil: do not look for strangers
 	days   *dayChecker               // nil: do not check the days
+	states *statements
+	pruned []bool // of the window, as the statements say; nil: none
 
 	want    map[uint64][]expected
 	lost    map[string]bool // whose roots differ
 	rows    []entry         // of the window
+	stubs   []bool          // of the window: their bytes are gone
 	bySlug  map[string][]int
 	scratch []chain.Hash
 }
@@ -205,6 +260,12 @@ func (c *checker) run(ctx context.Context, from, to uint64, progress func(done, 
 		}
 	}
 	c.compare(tree, c.want[from])
+	if c.states, err = readStatements(c.txn, to); err != nil {
+		return nil, err
+	}
+	if c.states.broken != nil {
+		c.report.Add(to, chain.BadIndex, "what the log says about itself: %v", c.states.broken)
+	}
 	seqs := c.txn.NewIterator(badger.IteratorOptions{Prefix: []byte(seqPrefix)})
 	defer seqs.Close()
 	recs := c.txn.NewIterator(badger.IteratorOptions{Prefix: []byte(recPrefix)})
@@ -218,6 +279,9 @@ func (c *checker) run(ctx context.Context, from, to uint64, progress func(done, 
 		}
 		hi := min(lo+window, to)
 		c.readRows(seqs, lo, hi)
+		if c.pruned, err = c.states.pruned(c.txn, lo, len(c.rows)); err != nil {
+			c.report.Add(lo, chain.BadIndex, "what was pruned cannot be read: %v", err)
+		}
 		if err := c.readRecords(recs, lo); err != nil {
 			return nil, err
 		}
@@ -234,6 +298,7 @@ func (c *checker) run(ctx context.Context, from, to uint64, progress func(done, 
 func (c *checker) readRows(it *badger.Iterator, lo, hi uint64) {
 	clear(c.bySlug)
 	c.rows = append(c.rows[:0], make([]entry, hi-lo)...)
+	c.stubs = append(c.stubs[:0], make([]bool, hi-lo)...)
 	next := lo
 	missing := func(until uint64) {
 		for ; next < until; next++ {
@@ -301,14 +366,38 @@ func (c *checker) readSlug(it *badger.Iterator, slug string, rows []int, lo uint
 			c.report.Add(seq, chain.Unknown, "there is a second record of slug %s with this number", wire.Quote(slug))
 			continue
 		}
-		r := &c.rows[rows[i]]
+		row := rows[i]
+		r := &c.rows[row]
 		i++
+		if isStub(it.Item()) {
+			c.stub(it.Item(), seq, row, r)
+			continue
+		}
 		if err := it.Item().Value(func(v []byte) error { return c.record(seq, slug, r, v) }); err != nil {
 			c.report.Add(seq, chain.BadForm, "%v", err)
 		}
 	}
 	missing(math.MaxUint64)
 	return nil
+}
+
+// stub checks what stands in the place of a pruned record.
+func (c *checker) stub(it *badger.Item, seq uint64, row int, r *entry) {
+	if c.pruned == nil || !c.pruned[row] {
+		c.report.Add(seq, chain.Missing, "its bytes are gone, and no record says that they were pruned")
+		return
+	}
+	c.stubs[row] = true
+	err := it.Value(func(v []byte) error {
+		st, err := parseStub(v)
+		if err == nil && st.millis != r.millis {
+			err = errors.New("its time is another")
+		}
+		return err
+	})
+	if err != nil {
+		c.report.Add(seq, chain.BadIndex, "what is left of it: %v", err)
+	}
 }
 
 // record checks the bytes of one record.
@@ -331,6 +420,9 @@ func (c *checker) record(seq uint64, slug string, r *entry, v []byte) error {
 		c.report.Add(seq, chain.BadIndex, "a record of slug %s stands under %s", wire.Quote(h.Slug), wire.Quote(slug))
 	case h.TS.UnixMilli() != r.millis:
 		c.report.Add(seq, chain.BadIndex, "its time is given as %s", wire.At(time.UnixMilli(r.millis)))
+	}
+	if h.Kind.IsStatement() != c.states.seqs[seq] {
+		c.report.Add(seq, chain.BadIndex, "the list of records about the log itself is wrong about it")
 	}
 	if c.each != nil {
 		return c.each(stored)
@@ -367,6 +459,9 @@ func (c *checker) grow(tree *chain.Tree, lo uint64) {
 		if c.days != nil && len(r.hashes) > 0 {
 			c.days.record(c, seq, r)
 		}
+		if c.stubs[i] {
+			c.report.AddPruned(seq)
+		}
 	}
 }
 
@@ -398,7 +493,7 @@ func (c *checker) beyond(size uint64) {
 }
 
 // strangers names keys that no log writes, and days that no record asks for.
-func (c *checker) strangers() {
+func (c *checker) strangers(live bool) {
 	it := c.txn.NewIterator(badger.IteratorOptions{})
 	defer it.Close()
 	var days uint64
@@ -413,6 +508,10 @@ func (c *checker) strangers() {
 			continue
 		case bytes.HasPrefix(k, []byte(dayPrefix)), bytes.HasPrefix(k, []byte(wholeDay)):
 			days++
+		case bytes.HasPrefix(k, []byte(statePrefix)) && len(k) == len(statePrefix)+8:
+			if seq, _ := keySeq(k); !live && !c.states.seqs[seq] {
+				c.report.Add(seq, chain.Unknown, "an entry stands after the end of the log: %q", k)
+			}
 		case string(k) == formatKey, string(k) == sealKey, string(k) == checkpointKey, string(k) == keysKey, bytes.HasPrefix(k, []byte("!badger!")):
 		default:
 			c.report.Add(0, chain.Unknown, "the database has the key %q", k)

@@ -162,11 +162,14 @@ func ParseVerifiers(text string) (Verifiers, error) {
 	return out, nil
 }
 
-// list are the keys as note.Open wants them. Those that are malformed are
-// left out: they verify nothing.
+// list are the keys as note.Open wants them: each once. Those that are
+// malformed are left out: they verify nothing.
 func (vs Verifiers) list() note.Verifiers {
 	var list []note.Verifier
-	for _, v := range vs {
+	for i, v := range vs {
+		if slices.Contains(vs[:i], v) {
+			continue
+		}
 		if k, err := note.NewVerifier(v); err == nil {
 			list = append(list, k)
 		}

@@ -34,7 +34,9 @@ const (
 	AgentUnlocked Kind = "agent.unlocked"
 	PolicyLoaded  Kind = "policy.loaded"
 
-	AuditKey Kind = "audit.key" // other keys sign the checkpoints from here on
+	AuditKey    Kind = "audit.key"    // other keys sign the checkpoints from here on
+	AuditPruned Kind = "audit.pruned" // the bytes and salts of older records were erased
+	AuditGap    Kind = "audit.gap"    // an operator accepted that records are lost
 )
 
 // Kinds returns all kinds, those of calls first.

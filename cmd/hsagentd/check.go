@@ -11,6 +11,7 @@ import (
 
 	"github.com/hsagent/hsagentd/agent/credstore"
 	"github.com/hsagent/hsagentd/auditstore"
+	"github.com/hsagent/hsagentd/auditstore/chain"
 	"github.com/hsagent/hsagentd/wire"
 	"golang.org/x/sys/unix"
 )
@@ -119,7 +120,15 @@ func (r *checkup) checkAudit(ctx context.Context, c *config) {
 		r.ok("audit", c.AuditDir+": not begun yet")
 		return
 	}
-	report, err := auditstore.Check(ctx, c.AuditDir, slog.New(slog.DiscardHandler))
+	log := slog.New(slog.DiscardHandler)
+	a := c.audit(log)
+	if keys, err := c.readKeys(c.findKey()); err == nil {
+		a.Keys = func(string) (chain.Keys, error) { return keys, nil }
+		r.ok("audit key", c.findKey())
+	} else if a.Keys = nil; !errors.Is(err, fs.ErrNotExist) {
+		r.problem("audit key", err, "bring back the copy that you kept, or move it away: a new one is then made, and that is recorded")
+	}
+	report, err := auditstore.CheckSigned(ctx, a)
 	switch {
 	case errors.Is(err, auditstore.ErrInUse):
 		r.problem("audit", err, "stop the agent first, or ask it: hsctl audit verify")
@@ -130,8 +139,14 @@ func (r *checkup) checkAudit(ctx context.Context, c *config) {
 			r.line("problem", "audit", d.String())
 		}
 		r.problem("audit", fmt.Errorf("%d of %d records are damaged or missing", report.Damaged, report.Records),
-			"keep a copy of "+c.AuditDir+" as it is; the records before the first damage are sound")
+			"keep a copy of "+c.AuditDir+" as it is; the records before the first damage are sound. If its end is lost for good: hsagentd accept-loss")
 	default:
 		r.ok("audit", fmt.Sprintf("%s: %d records, all sound", c.AuditDir, report.Records))
+		if report.PrunedRecords > 0 {
+			r.ok("audit", fmt.Sprintf("%d of them were pruned", report.PrunedRecords))
+		}
+		for _, g := range report.Gaps {
+			r.ok("audit", fmt.Sprintf("record %d: a loss was accepted: of a log of %d records; this one goes on after %d", g.Seq, g.Lost, g.Kept))
+		}
 	}
 }

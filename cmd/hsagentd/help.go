@@ -14,6 +14,7 @@ Usage:
   hsagentd [flags]                     serve until SIGTERM; SIGHUP reloads
   hsagentd init [flags] [--passphrase] [--recipient age1…] [--pq]
   hsagentd check [flags]
+  hsagentd accept-loss [flags]
   hsagentd demo [-- CMD…]
 Each verb has its own --help.
 
@@ -80,6 +81,18 @@ const helpCheck = `Examples:
 Reads config, identity, store and the whole audit log, offline, and says for
 each whether it is sound and, if not, how to mend it. Nothing is changed. The
 agent must be stopped: a running one is asked with hsctl audit verify.
+
+Flags:
+` + flagHelp + exitHelp
+
+const helpAcceptLoss = `Examples:
+  hsagentd accept-loss
+
+Lets an audit log go on that the agent refuses to open because it is shorter
+than, or another than, its witness or a checkpoint knows: after a restore from an
+older backup, say. What is there must be sound in itself. The loss is recorded
+in the log (audit.gap), signed, and named by every verification from then on.
+The agent must be stopped.
 
 Flags:
 ` + flagHelp + exitHelp

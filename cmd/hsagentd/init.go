@@ -218,13 +218,16 @@ func makeDir(dir string, system bool) error {
 }
 
 // giveToOwner gives a file that root made to the owner of its directory.
-func giveToOwner(file string) error {
+func giveToOwner(file string) error { return giveTo(filepath.Dir(file), file) }
+
+// giveTo gives a file to the owner of dir.
+func giveTo(dir, file string) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
-	info, err := os.Stat(filepath.Dir(file))
+	info, err := os.Stat(dir)
 	if err != nil {
-		return fmt.Errorf("look at the store's directory: %w", err)
+		return fmt.Errorf("look at the owner's directory: %w", err)
 	}
 	owner := info.Sys().(*syscall.Stat_t)
 	err = os.Lchown(file, int(owner.Uid), int(owner.Gid))
@@ -232,7 +235,7 @@ func giveToOwner(file string) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("give the store to the service: %w", err)
+		return fmt.Errorf("give %s to the service: %w", file, err)
 	}
 	return nil
 }

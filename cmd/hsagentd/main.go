@@ -43,6 +43,8 @@ func run(ctx context.Context, args []string, e *env) int {
 			verb, args = initialize, args[1:]
 		case "check":
 			verb, args = check, args[1:]
+		case "accept-loss":
+			verb, args = acceptLoss, args[1:]
 		case "demo":
 			verb, args = demo, args[1:]
 		}

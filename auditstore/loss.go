@@ -1,0 +1,116 @@
+package auditstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	badger "github.com/dgraph-io/badger/v4"
+	"github.com/hsagent/hsagentd/auditstore/chain"
+)
+
+// ErrNoLoss is what [AcceptLoss] returns where there is nothing to accept.
+var ErrNoLoss = errors.New("nothing is lost: the audit log is the one that its witness and checkpoints know")
+
+// AcceptLoss lets a log go on that [Open] refuses with [ErrLoss]: one that is
+// shorter than, or another than, what the witness, a checkpoint or the sink
+// knows of it. What is there must be sound in itself. The gap is recorded as
+// [chain.AuditGap], signed, and handed to the sink.
+func AcceptLoss(ctx context.Context, c Config) (*chain.Gap, error) {
+	c.acceptLoss = true
+	s, err := Open(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if s.gap == nil {
+		return nil, errors.Join(ErrNoLoss, s.Close())
+	}
+	if _, err := s.Checkpoint(ctx); s.sign.keys != nil && err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	if err := s.Close(); err != nil {
+		return nil, err
+	}
+	if failed := s.sign.failed.Load(); failed != nil {
+		return nil, fmt.Errorf("the gap is recorded, but the sink does not know of it: %s: mend that, and run it again", *failed)
+	}
+	return s.gap, nil
+}
+
+// lookAnyway is look for a log that may have lost its database or its witness.
+func lookAnyway(dir string) (f *found, lost sighting, err error) {
+	f, err = look(dir)
+	if !errors.Is(err, ErrDamaged) {
+		return f, lost, err
+	}
+	f = &found{layout: layoutOf(dir)}
+	if h, herr := readWitness(f.witness); herr == nil {
+		lost = h.last()
+	}
+	return f, lost, nil
+}
+
+// salvage takes the log as its database holds it, if that is sound in itself.
+// What is lost is the log that the witness knew.
+func (s *Store) salvage(ctx context.Context, f *found) (*tail, error) {
+	t := &tail{pending: make(map[attempt]*chain.Record), unseen: true, unmarked: true}
+	txn := s.db.NewTransaction(false)
+	defer txn.Discard()
+	size, _, err := t.readEnd(txn)
+	if err != nil {
+		return nil, err
+	}
+	if size > 0 {
+		if err := checkFormat(txn); err != nil {
+			return nil, err
+		}
+	}
+	if f.history != nil {
+		s.witnessed = f.history.last()
+	}
+	v := &verification{txn: txn, size: size}
+	v.each = t.pair
+	if err := v.run(ctx); err != nil {
+		return nil, err
+	}
+	if !v.report.OK() {
+		return nil, fmt.Errorf("%w: what is left cannot be gone on with: restore the directory from a backup", damaged(s.cfg.Dir, &v.report))
+	}
+	if t.tree, err = chain.TreeAt(size, hashReader(txn)); err != nil {
+		return nil, err
+	}
+	f.history = nil // a log without records is started anew
+	t.unseen, t.unmarked = size > 0, size > 0
+	if size > 0 {
+		f.history = &history{seen: []sighting{{}}}
+	}
+	return t, nil
+}
+
+// gapIn returns the gap between the log and what is known of it, or nil.
+func (s *Store) gapIn(kept []keptNote, tree *chain.Tree) (*chain.Gap, error) {
+	g := chain.Gap{Seq: tree.Size(), Kept: tree.Size(), Lost: s.witnessed.size, Root: s.witnessed.root}
+	found := g.Lost > 0
+	err := s.db.View(func(txn *badger.Txn) error {
+		for _, k := range kept {
+			if k.Size <= tree.Size() && k.Origin == s.sign.keys[0].Name() {
+				at, err := chain.TreeAt(k.Size, hashReader(txn))
+				if err != nil {
+					return err
+				}
+				if at.Root() == k.Root {
+					continue
+				}
+			}
+			if !found || k.Size > g.Lost {
+				g.Lost, g.Root = k.Size, k.Root
+			}
+			found = true
+		}
+		return nil
+	})
+	if err != nil || !found {
+		return nil, err
+	}
+	return &g, nil
+}

@@ -1,0 +1,162 @@
+package auditstore_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	badger "github.com/dgraph-io/badger/v4"
+	"github.com/hsagent/hsagentd/auditstore"
+	"github.com/hsagent/hsagentd/auditstore/chain"
+	"github.com/stretchr/testify/require"
+)
+
+// history makes a log with a sink elsewhere, and copies of its directory from
+// different times, the last of which is the log as it is.
+func history(t *testing.T) (copies []string, sink string, ks chain.Keys) {
+	ks, signed := keys(t)
+	dir := t.TempDir()
+	sink = filepath.Join(t.TempDir(), "elsewhere")
+	for range 4 {
+		s := open(t, dir, signed, sinkTo(auditstore.FileSink(sink)))
+		grow(t, s, 10)
+		require.NoError(t, s.Close())
+		copies = append(copies, copyDir(t, dir))
+	}
+	return copies, sink, ks
+}
+
+// An older copy of the whole directory is as sound as a log can be. Only what
+// is kept elsewhere tells.
+func TestThreat23RolledBack(t *testing.T) {
+	copies, sink, ks := history(t)
+	forked := copyDir(t, copies[1])
+	s := open(t, forked, signedBy(ks))
+	r := random()
+	for i := range 60 { // longer than the true one, and another
+		_, err := s.Append(t.Context(), outcome(intent(slugOf(i+1), r), r))
+		require.NoError(t, err)
+	}
+	require.NoError(t, s.Close())
+	tests := []struct {
+		name string
+		dir  string
+		kept uint64
+	}{
+		{"by one start", copies[2], 60},
+		{"by two", copies[1], 40},
+		{"by three", copies[0], 20},
+		{"forked", forked, 100},
+		{"gone", filepath.Join(t.TempDir(), "audit"), 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			elsewhere := filepath.Join(t.TempDir(), "elsewhere")
+			b, err := os.ReadFile(sink)
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(elsewhere, b, 0o600))
+			dir := tt.dir
+			if tt.kept > 0 {
+				dir = copyDir(t, tt.dir)
+				rep, err := auditstore.Check(t.Context(), dir, nil)
+				require.NoError(t, err)
+				require.Empty(t, rep.Damage, "in itself it is sound")
+			}
+			c := auditstore.Config{Dir: dir, MinFree: 1, Sink: auditstore.FileSink(elsewhere)}
+			signedBy(ks)(&c)
+			_, err = auditstore.Open(t.Context(), c)
+			require.ErrorIs(t, err, auditstore.ErrLoss)
+			require.ErrorContains(t, err, "hsagentd accept-loss")
+			require.ErrorContains(t, err, "80")
+			if tt.kept > 0 {
+				rep, err := auditstore.CheckSigned(t.Context(), c)
+				require.NoError(t, err)
+				require.NotEmpty(t, rep.Damage)
+			}
+
+			gap, err := auditstore.AcceptLoss(t.Context(), c)
+			require.NoError(t, err)
+			require.Equal(t, tt.kept, gap.Kept)
+			require.Equal(t, tt.kept, gap.Seq)
+			require.Equal(t, uint64(80), gap.Lost)
+			s, err := auditstore.Open(t.Context(), c)
+			require.NoError(t, err)
+			grow(t, s, 30)
+			require.Equal(t, []chain.Gap{*gap}, verified(t, s).Gaps)
+			_, err = s.Checkpoint(t.Context())
+			require.NoError(t, err)
+			require.NoError(t, s.Close())
+			rep, err := auditstore.CheckSigned(t.Context(), c)
+			require.NoError(t, err)
+			require.Empty(t, rep.Damage)
+			require.Equal(t, []chain.Gap{*gap}, rep.Gaps)
+			_, err = auditstore.AcceptLoss(t.Context(), c)
+			require.ErrorIs(t, err, auditstore.ErrNoLoss)
+		})
+	}
+}
+
+// A log that lacks what its own witness saw can go on, if the rest is sound.
+func TestAcceptShorterLog(t *testing.T) {
+	drop := func(from int) func(t *testing.T, dir string) {
+		return func(t *testing.T, dir string) {
+			tamper(t, dir, func(x *badger.Txn) error {
+				for seq := from; seq < records; seq++ {
+					if err := x.Delete(seqKey(seq)); err != nil {
+						return err
+					}
+					if err := x.Delete(recKey(seq)); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
+	}
+	tests := []struct {
+		name string
+		do   func(t *testing.T, dir string)
+		kept uint64
+		fail bool
+	}{
+		{"the last two", drop(records - 2), records - 2, false},
+		{"half", drop(30), 30, false},
+		{"everything", drop(3), 3, false},
+		{"the database", func(t *testing.T, dir string) { require.NoError(t, os.RemoveAll(filepath.Join(dir, "badger"))) }, 0, false},
+		{"a record in the middle", func(t *testing.T, dir string) {
+			tamper(t, dir, func(x *badger.Txn) error { return x.Delete(recKey(31)) })
+			drop(50)(t, dir)
+		}, 0, true},
+	}
+	ks, signed := keys(t)
+	source := written(t, signed)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := copyDir(t, source)
+			tt.do(t, dir)
+			c := auditstore.Config{Dir: dir, MinFree: 1}
+			signed(&c)
+			_, err := auditstore.Open(t.Context(), c)
+			require.ErrorIs(t, err, auditstore.ErrDamaged)
+			gap, err := auditstore.AcceptLoss(t.Context(), c)
+			if tt.fail {
+				require.ErrorIs(t, err, auditstore.ErrDamaged)
+				require.ErrorContains(t, err, "record 31: missing")
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, tt.kept, gap.Kept)
+			require.Equal(t, uint64(records), gap.Lost)
+			s, err := auditstore.Open(t.Context(), c)
+			require.NoError(t, err)
+			grow(t, s, 100)
+			verified(t, s)
+			require.NoError(t, s.Close())
+			rep, err := auditstore.CheckSigned(t.Context(), c)
+			require.NoError(t, err)
+			require.Empty(t, rep.Damage)
+			require.Equal(t, []chain.Gap{*gap}, rep.Gaps)
+		})
+	}
+	require.Len(t, ks, 1)
+}

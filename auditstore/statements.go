@@ -1,0 +1,136 @@
+package auditstore
+
+import (
+	"errors"
+	"fmt"
+
+	badger "github.com/dgraph-io/badger/v4"
+	"github.com/hsagent/hsagentd/auditstore/chain"
+)
+
+// statements are the records that are about the log itself. Their numbers
+// stand under a key of their own, since a verifier needs them before it comes
+// to what they are about.
+type statements struct {
+	seqs   map[uint64]bool // all of them
+	prunes []pruneAt
+	gaps   []chain.Gap
+	keys   chain.Verifiers // that signed at some time
+	broken error           // one of them cannot be read
+}
+
+// A pruneAt is where a statement about pruned records stands, and what lies
+// between the first and the last of them. It is read again when it is needed:
+// what it lists may be long.
+type pruneAt struct {
+	seq  uint64
+	span chain.Range
+}
+
+// readStatements reads those below size.
+func readStatements(txn *badger.Txn, size uint64) (*statements, error) {
+	s := &statements{seqs: make(map[uint64]bool)}
+	it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte(statePrefix)})
+	defer it.Close()
+	for it.Rewind(); it.Valid(); it.Next() {
+		seq, ok := keySeq(it.Item().Key())
+		if !ok || seq >= size {
+			continue // named as a stranger, or not yet of concern
+		}
+		r, err := readRecord(txn, seq)
+		if err == nil {
+			err = s.add(r)
+		}
+		if err != nil {
+			s.broken = errors.Join(s.broken, fmt.Errorf("record %d: %w", seq, err))
+		}
+		s.seqs[seq] = true
+	}
+	return s, nil
+}
+
+func (s *statements) add(r *chain.Record) error {
+	switch r.Kind {
+	case chain.AuditKey:
+		keys, err := chain.ParseVerifiers(r.Reason)
+		s.keys = append(s.keys, keys...)
+		return err
+	case chain.AuditGap:
+		g, err := chain.ParseGap(r)
+		if err == nil {
+			s.gaps = append(s.gaps, *g)
+		}
+		return err
+	case chain.AuditPruned:
+		p, err := chain.ParsePruning(r)
+		if err == nil {
+			s.prunes = append(s.prunes, pruneAt{r.Seq, chain.Range{First: p.Seqs[0].First, Last: p.Seqs[len(p.Seqs)-1].Last}})
+		}
+		return err
+	}
+	return fmt.Errorf("it is of kind %q, which says nothing about the log", r.Kind)
+}
+
+// pruned reports for each of the n records from lo on whether a statement says
+// that it was pruned; nil is none of them.
+func (s *statements) pruned(txn *badger.Txn, lo uint64, n int) ([]bool, error) {
+	var out []bool
+	end := lo + uint64(n) //nolint:gosec // a window
+	for _, p := range s.prunes {
+		if p.span.Last < lo || p.span.First >= end {
+			continue
+		}
+		r, err := readRecord(txn, p.seq)
+		if err != nil {
+			return nil, err
+		}
+		list, err := chain.ParsePruning(r)
+		if err != nil {
+			return nil, err
+		}
+		if out == nil {
+			out = make([]bool, n)
+		}
+		for _, g := range list.Seqs {
+			for seq := max(g.First, lo); seq <= g.Last && seq < end; seq++ {
+				out[seq-lo] = true
+			}
+		}
+	}
+	return out, nil
+}
+
+// readRecord reads and decodes one record.
+func readRecord(txn *badger.Txn, seq uint64) (*chain.Record, error) {
+	e, err := readEntry(txn, seq)
+	if err != nil {
+		return nil, err
+	}
+	it, err := txn.Get(slugKey(recPrefix, e.slug, seq))
+	if err != nil {
+		return nil, fmt.Errorf("%w: its bytes are not there: %w", ErrDamaged, err)
+	}
+	var r *chain.Record
+	err = it.Value(func(v []byte) (err error) {
+		if len(v) < chain.SaltSize || isStub(it) {
+			return fmt.Errorf("%w: %w", ErrDamaged, errShort)
+		}
+		if chain.Leaf(v[:chain.SaltSize], v[chain.SaltSize:]) != e.hashes[0] {
+			return fmt.Errorf("%w: its bytes do not give its hash", ErrDamaged)
+		}
+		r, err = chain.Decode(v[chain.SaltSize:])
+		return err
+	})
+	return r, err
+}
+
+// readEntry reads what stands under q/.
+func readEntry(txn *badger.Txn, seq uint64) (entry, error) {
+	it, err := txn.Get(seqKey(seqPrefix, seq))
+	if err != nil {
+		return entry{}, fmt.Errorf("%w: its hashes are not there: %w", ErrDamaged, err)
+	}
+	var e entry
+	err = it.Value(func(v []byte) (err error) { e, err = parseEntry(v); return err })
+	return e, err
+}

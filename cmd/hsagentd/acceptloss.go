@@ -1,0 +1,49 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"github.com/hsagent/hsagentd/auditstore"
+	"golang.org/x/sys/unix"
+)
+
+// acceptLoss lets an audit log that has lost records go on, and records that.
+func acceptLoss(ctx context.Context, e *env, args []string) error {
+	f := newFlags("hsagentd accept-loss")
+	if done, err := f.parse(e, args, helpAcceptLoss); done {
+		return err
+	}
+	if err := f.noArgs(); err != nil {
+		return err
+	}
+	unix.Umask(0o077)
+	if err := harden(e); err != nil {
+		return err
+	}
+	c, err := loadConfig(e, f)
+	if err != nil {
+		return err
+	}
+	log := newLogger(e, c.LogFormat, c.LogLevel.Level)
+	gap, err := auditstore.AcceptLoss(ctx, c.audit(log))
+	if err != nil {
+		err = withCode(auditCode(err), fmt.Errorf("accept the loss: %w", err))
+	}
+	// Root mends the service's log, which must stay the service's.
+	owned := filepath.WalkDir(c.AuditDir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || path == c.AuditDir {
+			return err
+		}
+		return giveTo(c.AuditDir, path)
+	})
+	if err = errors.Join(err, owned); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(e.stdout, "recorded as record %d: the log of %d records with root %s is lost; %s goes on after %d\n",
+		gap.Seq, gap.Lost, gap.Root, c.AuditDir, gap.Kept)
+	return err
+}
