@@ -37,6 +37,8 @@ const (
 
 	checkpointKey = metaPrefix + "checkpoint" // the last one, as a signed note
 	keysKey       = metaPrefix + "keys"       // that sign now, a verifier key in each line
+	erasedKey     = metaPrefix + "erased"     // the last record about pruning that was carried out
+	flattenKey    = metaPrefix + "flatten"    // there if tables may hold what was erased
 
 	format = "1"
 )

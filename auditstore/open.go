@@ -157,6 +157,12 @@ func (s *Store) open(ctx context.Context) ([]*chain.Record, error) {
 	if err := s.start(f, t); err != nil {
 		return nil, err
 	}
+	if err := s.flattenAtStart(); err != nil {
+		return nil, err
+	}
+	if err := s.finishPruning(); err != nil {
+		return nil, err
+	}
 	pending := make([]*chain.Record, 0, len(t.pending))
 	for k, r := range t.pending {
 		s.seq.open[k] = r.Seq

@@ -245,14 +245,22 @@ func (q *query) place(v []byte) (slug string, in bool, err error) {
 	return string(v[9 : 9+int(v[8]&^firstOfBatch)]), in, nil
 }
 
-// take decodes a record and hands it on if the filter selects it.
-func (q *query) take(v []byte) error {
+// ended returns why nobody wants the answer any more, or nil.
+func (q *query) ended() error {
 	select {
 	case <-q.stop:
 		return errClosed
 	case <-q.ctx.Done():
 		return q.ctx.Err()
 	default:
+		return nil
+	}
+}
+
+// take decodes a record and hands it on if the filter selects it.
+func (q *query) take(v []byte) error {
+	if err := q.ended(); err != nil {
+		return err
 	}
 	if len(v) < chain.SaltSize {
 		return errShort

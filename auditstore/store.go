@@ -46,7 +46,8 @@ type Config struct {
 	// Keys returns what signs the checkpoints of the log of that name; "" is a
 	// log that has none yet, and takes the first key's. nil: no checkpoints.
 	Keys func(origin string) (chain.Keys, error)
-	Sink Sink // gets a copy of each checkpoint; nil: none
+	Sink Sink     // gets a copy of each checkpoint; nil: none
+	Hold []string // slugs whose records are not pruned
 
 	now        func() time.Time
 	acceptLoss bool // open a log that is not the one of its checkpoints
@@ -84,6 +85,10 @@ type Store struct {
 	dead    chan struct{} // closed with err
 	stopped chan struct{} // closed when the sequencer has ended
 	closed  func() error  // closes once
+
+	pruning    sync.Mutex // one at a time
+	flattening atomic.Bool
+	background sync.WaitGroup // what uses the database beside readers
 
 	readers  sync.WaitGroup
 	stopRead chan struct{}
@@ -299,6 +304,7 @@ func (s *Store) close() error {
 	s.mu.Unlock()
 	close(s.stopRead)
 	s.readers.Wait()
+	s.background.Wait()
 
 	ended := make(chan error, 1)
 	go func() {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"time"
 
 	badger "github.com/dgraph-io/badger/v4"
@@ -492,6 +493,8 @@ func (c *checker) beyond(size uint64) {
 	}
 }
 
+var metaKeys = []string{formatKey, sealKey, checkpointKey, keysKey, erasedKey, flattenKey}
+
 // strangers names keys that no log writes, and days that no record asks for.
 func (c *checker) strangers(live bool) {
 	it := c.txn.NewIterator(badger.IteratorOptions{})
@@ -512,7 +515,7 @@ func (c *checker) strangers(live bool) {
 			if seq, _ := keySeq(k); !live && !c.states.seqs[seq] {
 				c.report.Add(seq, chain.Unknown, "an entry stands after the end of the log: %q", k)
 			}
-		case string(k) == formatKey, string(k) == sealKey, string(k) == checkpointKey, string(k) == keysKey, bytes.HasPrefix(k, []byte("!badger!")):
+		case slices.Contains(metaKeys, string(k)), bytes.HasPrefix(k, []byte("!badger!")):
 		default:
 			c.report.Add(0, chain.Unknown, "the database has the key %q", k)
 		}

@@ -1,0 +1,379 @@
+package auditstore
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	badger "github.com/dgraph-io/badger/v4"
+	"github.com/hsagent/hsagentd/auditstore/chain"
+	"github.com/hsagent/hsagentd/wire"
+)
+
+// ErrHeld means that a slug's records are held back from pruning.
+var ErrHeld = errors.New("its records are under a legal hold")
+
+const (
+	pruneBatch = 500     // records in one transaction
+	pruneChunk = 1 << 16 // records that one record of it names, at most
+	pruneText  = 6 << 10 // bytes of that record's list, at most
+)
+
+// Prune erases bytes and salts of the records before a time: those of one slug
+// or, with "", of all that are not held. Their hashes stay, so that the tree
+// verifies. Before anything is erased a record says which; the caller is the
+// one who asked for it. Calls that have no outcome yet, and records about the
+// log itself, stay.
+//
+// Who reads the log does not see the bytes from then on. Badger drops them from
+// its files as it compacts them, which is begun at once, and for what was still
+// in its write-ahead log at the next start. Copies elsewhere are not touched.
+func (s *Store) Prune(ctx context.Context, slug string, before time.Time, caller *chain.Caller) (uint64, error) {
+	if slug != "" && slices.Contains(s.cfg.Hold, slug) {
+		return 0, fmt.Errorf("prune %s: %w", slug, ErrHeld)
+	}
+	s.pruning.Lock()
+	defer s.pruning.Unlock()
+	if _, err := s.await(ctx, &item{done: make(chan result, 1), seal: true}); err != nil {
+		return 0, err
+	}
+	done, err := s.reading()
+	if err != nil {
+		return 0, err
+	}
+	defer done()
+	p := &pruner{s: s, ctx: ctx, slug: slug, before: wire.At(before).Time, caller: caller}
+	err = p.run()
+	if p.total > 0 {
+		s.flatten(func() error { return nil })
+	}
+	if err != nil {
+		return p.total, fmt.Errorf("prune the records before %s: %w", wire.At(before), err)
+	}
+	return p.total, nil
+}
+
+// A pruner collects what is to be pruned, in the order of the log, and erases
+// it a chunk at a time.
+type pruner struct {
+	s      *Store
+	ctx    context.Context //nolint:containedctx // a pruner lives no longer than the call that it serves
+	slug   string
+	before time.Time
+	caller *chain.Caller
+
+	chunk []pruneOne
+	seqs  []chain.Range
+	text  int // bytes of seqs, about
+	total uint64
+}
+
+type pruneOne struct {
+	seq  uint64
+	slug string
+}
+
+func (p *pruner) run() error {
+	parts, err := p.parts()
+	if err != nil {
+		return err
+	}
+	for _, part := range parts {
+		for lo := part.lo; lo < part.hi; lo += window {
+			// A transaction for each window: a long one would keep what is erased.
+			found, err := p.find(stretch{lo, min(lo+window, part.hi)})
+			if err != nil {
+				return err
+			}
+			for _, one := range found {
+				if err := p.add(one); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return p.flush()
+}
+
+// parts are the stretches of the log whose days are before the time, up to the
+// first call that has no outcome.
+func (p *pruner) parts() (parts []stretch, err error) {
+	err = p.s.db.View(func(txn *badger.Txn) error {
+		b, err := value(txn, sealKey)
+		if err != nil || b == nil {
+			return err
+		}
+		sl, err := parseSeal(b)
+		if err != nil {
+			return err
+		}
+		q := &query{txn: txn, f: chain.Filter{To: p.before}}
+		prefix := []byte(wholeDay)
+		if p.slug != "" {
+			prefix = slugPrefix(dayPrefix, p.slug)
+		}
+		parts, err = q.days(prefix, stretch{0, sl.open})
+		return err
+	})
+	return parts, err
+}
+
+// find lists what is to be pruned in a window of the log.
+func (p *pruner) find(w stretch) (found []pruneOne, err error) {
+	err = p.s.db.View(func(txn *badger.Txn) error {
+		states, err := readStatements(txn, w.hi)
+		if err != nil {
+			return err
+		}
+		bySlug := make(map[string][]uint64)
+		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte(seqPrefix), PrefetchValues: true, PrefetchSize: 100})
+		defer it.Close()
+		for it.Seek(seqKey(seqPrefix, w.lo)); it.Valid(); it.Next() {
+			seq, _ := keySeq(it.Item().Key())
+			if seq >= w.hi {
+				break
+			}
+			err := it.Item().Value(func(v []byte) error {
+				e, err := parseEntry(v)
+				wanted := e.slug == p.slug || p.slug == "" && !slices.Contains(p.s.cfg.Hold, e.slug)
+				if err == nil && wanted && time.UnixMilli(e.millis).Before(p.before) && !states.seqs[seq] {
+					bySlug[e.slug] = append(bySlug[e.slug], seq)
+				}
+				return err
+			})
+			if err != nil {
+				return atRecord(seq, err)
+			}
+		}
+		for slug, seqs := range bySlug {
+			found = append(found, unpruned(txn, slug, seqs)...)
+		}
+		return p.s.unwanted(p.ctx)
+	})
+	slices.SortFunc(found, func(a, b pruneOne) int {
+		if a.seq < b.seq {
+			return -1
+		}
+		return 1
+	})
+	return found, err
+}
+
+// unpruned are those of a slug's records that have bytes.
+func unpruned(txn *badger.Txn, slug string, seqs []uint64) (out []pruneOne) {
+	it := txn.NewIterator(badger.IteratorOptions{Prefix: slugPrefix(recPrefix, slug)})
+	defer it.Close()
+	i := 0
+	for it.Seek(slugKey(recPrefix, slug, seqs[0])); it.Valid() && i < len(seqs); it.Next() {
+		seq, _ := keySeq(it.Item().Key())
+		for i < len(seqs) && seqs[i] < seq {
+			i++
+		}
+		if i < len(seqs) && seqs[i] == seq && !isStub(it.Item()) {
+			out = append(out, pruneOne{seq, slug})
+		}
+	}
+	return out
+}
+
+// add puts a record into the chunk, which is erased when it is full.
+func (p *pruner) add(one pruneOne) error {
+	p.seqs = chain.AddTo(p.seqs, one.seq)
+	if r := p.seqs[len(p.seqs)-1]; r.Last-r.First < 2 { // a number more in the list
+		p.text += len(chain.Range{First: one.seq, Last: one.seq}.String()) + 1
+	}
+	p.chunk = append(p.chunk, one)
+	if len(p.chunk) < pruneChunk && p.text < pruneText {
+		return nil
+	}
+	return p.flush()
+}
+
+// flush records what is going to be erased, and erases it.
+func (p *pruner) flush() error {
+	if len(p.chunk) == 0 {
+		return nil
+	}
+	if err := p.s.unwanted(p.ctx); err != nil {
+		return err
+	}
+	say := chain.Pruning{Before: p.before, Seqs: p.seqs}
+	rc, err := p.s.Append(context.WithoutCancel(p.ctx), chain.Record{
+		Kind: chain.AuditPruned, ClientSlug: p.slug, Caller: p.caller, Reason: say.Reason(),
+	})
+	if err != nil {
+		return err
+	}
+	if err := p.s.erase(p.chunk, rc.Seq); err != nil {
+		return err
+	}
+	p.total += uint64(len(p.chunk))
+	p.chunk, p.seqs, p.text = p.chunk[:0], nil, 0
+	return nil
+}
+
+// erase puts stubs in the place of records, and notes that what the record
+// statement says is done.
+func (s *Store) erase(chunk []pruneOne, statement uint64) error {
+	for len(chunk) > 0 {
+		n := min(pruneBatch, len(chunk))
+		err := s.db.Update(func(txn *badger.Txn) error {
+			for _, one := range chunk[:n] {
+				if err := eraseOne(txn, one); err != nil {
+					return fmt.Errorf("erase record %d: %w", one.seq, err)
+				}
+			}
+			if n < len(chunk) {
+				return nil
+			}
+			return errors.Join(
+				txn.Set([]byte(erasedKey), binary.BigEndian.AppendUint64(nil, statement)),
+				txn.Set([]byte(flattenKey), binary.BigEndian.AppendUint64(nil, statement)))
+		})
+		if err != nil {
+			return err
+		}
+		chunk = chunk[n:]
+	}
+	return nil
+}
+
+func eraseOne(txn *badger.Txn, one pruneOne) error {
+	key := slugKey(recPrefix, one.slug, one.seq)
+	it, err := txn.Get(key)
+	if err != nil || isStub(it) {
+		return err
+	}
+	var st stub
+	err = it.Value(func(v []byte) error {
+		if len(v) < chain.SaltSize {
+			return errShort
+		}
+		r, err := chain.Decode(v[chain.SaltSize:])
+		if err != nil {
+			return err
+		}
+		st = stub{millis: r.TS.UnixMilli(), intent: r.Kind == chain.CallIntent}
+		if r.SlugSeq != nil {
+			st.next = *r.SlugSeq + 1
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return txn.SetEntry(badger.NewEntry(key, st.bytes()).WithMeta(stubMeta))
+}
+
+// finishPruning erases what a crash has left of what the last record about
+// pruning says.
+func (s *Store) finishPruning() error {
+	var chunk []pruneOne
+	var statement uint64
+	err := s.db.View(func(txn *badger.Txn) error {
+		states, err := readStatements(txn, s.seq.tree.Size())
+		if err != nil || len(states.prunes) == 0 {
+			return err
+		}
+		statement = states.prunes[len(states.prunes)-1].seq
+		erased, err := value(txn, erasedKey)
+		if err != nil || len(erased) == 8 && binary.BigEndian.Uint64(erased) >= statement {
+			return err
+		}
+		r, err := readRecord(txn, statement)
+		if err != nil {
+			return err
+		}
+		p, err := chain.ParsePruning(r)
+		if err != nil {
+			return err
+		}
+		for _, g := range p.Seqs {
+			for seq := g.First; seq <= g.Last && len(chunk) < pruneChunk; seq++ {
+				e, err := readEntry(txn, seq)
+				if err != nil {
+					return err
+				}
+				chunk = append(chunk, pruneOne{seq, e.slug})
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		err = s.erase(chunk, statement)
+	}
+	if err != nil {
+		return fmt.Errorf("finish pruning: %w", err)
+	}
+	return nil
+}
+
+// flatten has Badger rewrite its tables in the background, without what was
+// erased, and calls done. What its memtable holds comes to a table only at
+// Close: so the start after that does it again.
+func (s *Store) flatten(done func() error) {
+	if !s.flattening.CompareAndSwap(false, true) {
+		return
+	}
+	s.background.Go(func() {
+		defer s.flattening.Store(false)
+		err := s.db.Flatten(1)
+		if err == nil {
+			err = done()
+		}
+		if err != nil {
+			s.cfg.Log.LogAttrs(context.Background(), slog.LevelWarn, "the database was not compacted after pruning", slog.Any("error", err))
+		}
+	})
+}
+
+// flattenAtStart finishes what pruning before the last close began. No
+// goroutine uses the database yet.
+func (s *Store) flattenAtStart() error {
+	var due []byte
+	err := s.db.View(func(txn *badger.Txn) (err error) { due, err = value(txn, flattenKey); return err })
+	if err != nil || due == nil {
+		return err
+	}
+	done := func() error {
+		return s.db.Update(func(txn *badger.Txn) error {
+			now, err := value(txn, flattenKey)
+			if err != nil || !bytes.Equal(now, due) { // more was pruned meanwhile
+				return err
+			}
+			return txn.Delete([]byte(flattenKey))
+		})
+	}
+	below := slices.ContainsFunc(s.db.Levels(), func(l badger.LevelInfo) bool { return l.Level > 0 && l.NumTables > 0 })
+	if below {
+		s.flatten(done)
+		return nil
+	}
+	// Badger leaves a database alone that has nothing but a few tables on its
+	// first level, unless it is closed so. They are small.
+	o := s.db.Opts()
+	if err := s.db.Close(); err != nil {
+		return err
+	}
+	db, err := openBadger(o.WithCompactL0OnClose(true))
+	if err == nil {
+		err = db.Close()
+	}
+	if err != nil {
+		return err
+	}
+	if s.db, err = openBadger(o); err != nil {
+		return err
+	}
+	return done()
+}
+
+// unwanted returns why a long piece of work must end, or nil.
+func (s *Store) unwanted(ctx context.Context) error {
+	return (&query{ctx: ctx, stop: s.stopRead}).ended()
+}
