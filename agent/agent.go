@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -34,6 +35,9 @@ type auditLog interface {
 	Verify(ctx context.Context, progress func(done, total uint64)) (chain.Report, error)
 	Checkpoint(ctx context.Context) (string, error)
 	Key() string
+	Prove(ctx context.Context, seq uint64) (*chain.Proof, error)
+	Export(ctx context.Context, slug wire.Slug, from, to time.Time, w io.Writer) error
+	Prune(ctx context.Context, slug string, before time.Time, caller *chain.Caller) (uint64, error)
 }
 
 // Defaults of [Config].
@@ -72,6 +76,8 @@ type Config struct {
 	Policy         *policy.Policy // who may call what; nil for no rules
 
 	Consumers []Consumer // who else holds tokens, for the checklists of rotations
+
+	Retention time.Duration // after which the log's records are pruned; 0: never
 
 	StartNotes []string // what opening the audit log found, for the record of the start
 }
@@ -170,6 +176,9 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	a.spawn(a.reverify)
 	a.spawn(a.retireAll)
 	a.spawn(a.eraser)
+	if cfg.Retention > 0 {
+		a.spawn(a.retain)
+	}
 	err := a.unlock(ctx, nil, nil)
 	switch {
 	case errors.Is(err, credstore.ErrPassphrase):

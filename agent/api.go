@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,7 +17,7 @@ import (
 // A route is one method and path of the agent's own API.
 type route struct {
 	method string
-	path   string // a segment {slug} takes any
+	path   string // a segment {slug} or {seq} takes any
 	manage bool   // needs the right to manage, not only to call
 	handle func(*Agent, http.ResponseWriter, *http.Request, apiRequest) *wire.Problem
 }
@@ -24,6 +25,7 @@ type route struct {
 // An apiRequest is what of a request its path and query said.
 type apiRequest struct {
 	slug  wire.Slug // of {slug}
+	seq   uint64    // of {seq}
 	query url.Values
 }
 
@@ -47,7 +49,10 @@ var routes = []route{
 	{http.MethodGet, "/v1/audit/checkpoint", true, (*Agent).getCheckpoint},
 	{http.MethodGet, "/v1/audit/key", true, (*Agent).getAuditKey},
 	{http.MethodGet, "/v1/report/{slug}", true, (*Agent).getReport},
+	{http.MethodGet, "/v1/audit/proof/{seq}", true, (*Agent).getProof},
+	{http.MethodGet, "/v1/audit/export/{slug}", true, (*Agent).getExport},
 	{http.MethodPost, "/v1/audit/verify", true, (*Agent).postAuditVerify},
+	{http.MethodPost, "/v1/audit/prune", true, (*Agent).postPrune},
 	{http.MethodGet, "/v1/policy", true, (*Agent).getPolicy},
 	{http.MethodPost, "/v1/policy/test", false, (*Agent).postPolicyTest},
 	{http.MethodGet, "/v1/confirmations", true, (*Agent).getConfirmations},
@@ -87,18 +92,19 @@ func (a *Agent) serveAPI(w http.ResponseWriter, r *http.Request) {
 }
 
 // match reports whether path is the route's, and returns what stands for
-// {slug}.
-func (rt *route) match(path string) (slug string, ok bool) {
-	before, after, param := strings.Cut(rt.path, "{slug}")
+// {slug} or {seq}.
+func (rt *route) match(path string) (seg string, ok bool) {
+	before, after, param := strings.Cut(rt.path, "{")
 	if !param {
 		return "", path == rt.path
 	}
+	_, after, _ = strings.Cut(after, "}")
 	rest, ok := strings.CutPrefix(path, before)
 	if !ok {
 		return "", false
 	}
-	slug, ok = strings.CutSuffix(rest, after)
-	return slug, ok && slug != "" && !strings.Contains(slug, "/")
+	seg, ok = strings.CutSuffix(rest, after)
+	return seg, ok && seg != "" && !strings.Contains(seg, "/")
 }
 
 func (a *Agent) serveRoute(w http.ResponseWriter, r *http.Request, rt route, seg, rawQuery string) *wire.Problem {
@@ -110,7 +116,15 @@ func (a *Agent) serveRoute(w http.ResponseWriter, r *http.Request, rt route, seg
 		return p
 	}
 	var req apiRequest
-	if seg != "" {
+	switch {
+	case seg == "":
+	case strings.Contains(rt.path, "{seq}"):
+		n, err := strconv.ParseUint(seg, 10, 63)
+		if err != nil {
+			return wire.Errorf(wire.CodeBadRequest, "%s is no record's number", wire.Quote(seg))
+		}
+		req.seq = n
+	default:
 		slug, err := wire.ParseSlug(seg)
 		if err != nil {
 			return wire.Errorf(wire.CodeBadRequest, "%v", err)

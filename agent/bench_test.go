@@ -23,6 +23,15 @@ type forgetful struct{}
 
 func (forgetful) Checkpoint(context.Context) (string, error) { return "", nil }
 func (forgetful) Key() string                                { return "" }
+func (forgetful) Prove(context.Context, uint64) (*chain.Proof, error) {
+	return nil, chain.ErrNoRecord
+}
+func (forgetful) Export(context.Context, wire.Slug, time.Time, time.Time, io.Writer) error {
+	return nil
+}
+func (forgetful) Prune(context.Context, string, time.Time, *chain.Caller) (uint64, error) {
+	return 0, nil
+}
 func (forgetful) Append(context.Context, chain.Record) (chain.Receipt, error) {
 	return chain.Receipt{}, nil
 }

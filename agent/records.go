@@ -163,17 +163,3 @@ func validStatus(s string) bool {
 	_, err := strconv.Atoi(s)
 	return err == nil
 }
-
-// postAuditVerify verifies the whole log.
-func (a *Agent) postAuditVerify(w http.ResponseWriter, r *http.Request, _ apiRequest) *wire.Problem {
-	rep, err := a.audit.Verify(r.Context(), func(uint64, uint64) {})
-	if err != nil {
-		return wire.Errorf(wire.CodeAuditUnavailable, "the log could not be read: %v", err)
-	}
-	out := wire.AuditReport{Records: rep.Records, Root: rep.Root.String(), Damaged: rep.Damaged, Damage: []wire.AuditDamage{}}
-	for _, d := range rep.Damage {
-		out.Damage = append(out.Damage, wire.AuditDamage{Seq: d.Seq, Kind: string(d.Kind), Detail: d.Detail})
-	}
-	writeJSON(w, http.StatusOK, out)
-	return nil
-}

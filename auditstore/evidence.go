@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -15,9 +14,6 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
-// ErrNoRecord means that the log has no record of that number.
-var ErrNoRecord = errors.New("there is no such record")
-
 // Prove returns the proof that a record is in the log, with a checkpoint over
 // all records so far.
 func (s *Store) Prove(ctx context.Context, seq uint64) (*chain.Proof, error) {
@@ -26,7 +22,7 @@ func (s *Store) Prove(ctx context.Context, seq uint64) (*chain.Proof, error) {
 		return nil, err
 	}
 	if seq >= c.Size {
-		return nil, fmt.Errorf("%w: the log has records 0 to %d", ErrNoRecord, c.Size-1)
+		return nil, fmt.Errorf("%w: the log has records 0 to %d", chain.ErrNoRecord, c.Size-1)
 	}
 	done, err := s.reading()
 	if err != nil {

@@ -136,7 +136,7 @@ func TestProve(t *testing.T) {
 		}
 	}
 	_, err = s.Prove(t.Context(), 80)
-	require.ErrorIs(t, err, auditstore.ErrNoRecord)
+	require.ErrorIs(t, err, chain.ErrNoRecord)
 	good, err := s.Prove(t.Context(), 33)
 	require.NoError(t, err)
 	for name, spoil := range map[string]func(p *chain.Proof){

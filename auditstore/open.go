@@ -268,7 +268,8 @@ func (s *Store) begin(ctx context.Context, pending []*chain.Record) error {
 	if interrupted > 0 {
 		s.notes = append(s.notes, fmt.Sprintf("%d calls were interrupted and may have left", interrupted))
 	}
-	if err := s.Flush(ctx); err != nil {
+	// What new keys have not signed yet cannot be verified with them.
+	if _, err := s.await(ctx, &item{done: make(chan result, 1), seal: true}); err != nil {
 		return fmt.Errorf("record what was found at the start: %w", err)
 	}
 	return nil

@@ -15,9 +15,6 @@ import (
 	"github.com/hsagent/hsagentd/wire"
 )
 
-// ErrHeld means that a slug's records are held back from pruning.
-var ErrHeld = errors.New("its records are under a legal hold")
-
 const (
 	pruneBatch = 500     // records in one transaction
 	pruneChunk = 1 << 16 // records that one record of it names, at most
@@ -35,7 +32,7 @@ const (
 // in its write-ahead log at the next start. Copies elsewhere are not touched.
 func (s *Store) Prune(ctx context.Context, slug string, before time.Time, caller *chain.Caller) (uint64, error) {
 	if slug != "" && slices.Contains(s.cfg.Hold, slug) {
-		return 0, fmt.Errorf("prune %s: %w", slug, ErrHeld)
+		return 0, fmt.Errorf("prune %s: %w", slug, chain.ErrHeld)
 	}
 	s.pruning.Lock()
 	defer s.pruning.Unlock()

@@ -54,7 +54,7 @@ func TestPrune(t *testing.T) {
 	later := time.Now().Add(time.Hour)
 
 	_, err = s.Prune(t.Context(), "c", later, nil)
-	require.ErrorIs(t, err, auditstore.ErrHeld)
+	require.ErrorIs(t, err, chain.ErrHeld)
 	n, err := s.Prune(t.Context(), "", time.Now().Add(-time.Hour), nil)
 	require.NoError(t, err)
 	require.Zero(t, n, "nothing is so old")

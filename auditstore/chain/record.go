@@ -44,7 +44,7 @@ func Kinds() []Kind {
 	return []Kind{
 		CallIntent, CallOutcome, CallDenied, CallInterrupted,
 		PortalOnboarded, PortalRotated, PortalRemoved, PortalQuarantined, PortalResumed, PortalVerified, PortalRejected,
-		StoreLoaded, StoreRefused, AgentStarted, AgentStopped, AgentLocked, AgentUnlocked, PolicyLoaded, AuditKey,
+		StoreLoaded, StoreRefused, AgentStarted, AgentStopped, AgentLocked, AgentUnlocked, PolicyLoaded, AuditKey, AuditPruned, AuditGap,
 	}
 }
 

@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -8,6 +9,14 @@ import (
 
 	"github.com/hsagent/hsagentd/wire"
 	"golang.org/x/mod/sumdb/tlog"
+)
+
+// What the errors of a log wrap that whoever asks can do something about.
+var (
+	// ErrNoRecord means that the log has no record of that number.
+	ErrNoRecord = errors.New("there is no such record")
+	// ErrHeld means that a slug's records are held back from pruning.
+	ErrHeld = errors.New("its records are under a legal hold")
 )
 
 // A Range is a stretch of numbers, both ends in it.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/hsagent/hsagentd/auditstore/chain"
+	"golang.org/x/sys/unix"
 )
 
 // keyHead is what a file of keys begins with.
@@ -76,6 +78,51 @@ func (c *config) obtainKeys(path, origin string) (keys chain.Keys, made bool, er
 		return keys, false, err
 	}
 	return chain.Keys{key}, true, err
+}
+
+// rotateAuditKey puts a new key above the old one. The agent takes it when it
+// starts again.
+func rotateAuditKey(_ context.Context, e *env, args []string) (err error) {
+	f := newFlags("hsagentd rotate-audit-key")
+	if done, err := f.parse(e, args, helpRotateAuditKey); done {
+		return err
+	}
+	if err := f.noArgs(); err != nil {
+		return err
+	}
+	unix.Umask(0o077)
+	if err := harden(e); err != nil {
+		return err
+	}
+	c, err := loadConfig(e, f)
+	if err != nil {
+		return err
+	}
+	path := c.findKey()
+	keys, err := c.readKeys(path)
+	if err != nil {
+		return withCode(exitConfig, fmt.Errorf("the key of the audit log: %w", err))
+	}
+	next, err := chain.GenerateKey(keys[0].Name())
+	if err != nil {
+		return err
+	}
+	// The one before may be the only copy: it stays until the new file is there.
+	tmp := path + ".new"
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(tmp))
+		}
+	}()
+	if err := writeSecret(tmp, keyHead+next.Secret()+"\n"+keys[0].Secret()+"\n"); err != nil {
+		return fmt.Errorf("write the new key: %w", err)
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return fmt.Errorf("write the new key: %w", err)
+	}
+	_, err = fmt.Fprintf(e.stdout, "audit key %s\nverifier  %s\nbefore    %s\n\nRestart the agent: both sign then. Take the old line out when the new verifier is known.\n",
+		path, next.Verifier(), keys[0].Verifier())
+	return err
 }
 
 // readKeys reads a file of keys, which only its owner may read.

@@ -67,6 +67,9 @@ type quotaConfig struct {
 type auditConfig struct {
 	Key            string `toml:"key"`             // "" looks at the default places
 	CheckpointSink string `toml:"checkpoint_sink"` // "": none; journal; a path
+
+	Retention age      `toml:"retention"`  // 0: for ever
+	LegalHold []string `toml:"legal_hold"` // slugs whose records are not pruned
 }
 
 // sinkJournal as a sink means systemd's journal.
@@ -88,6 +91,7 @@ const (
 	maxConfirmTimeout = 10 * time.Minute
 	maxInFlight       = 1 << 20
 	maxRequestBytes   = 1 << 40
+	minRetention      = 24 * time.Hour
 )
 
 // A duration is written as "10s". It is a struct so that a bare number, which
@@ -100,6 +104,26 @@ func (d *duration) UnmarshalText(b []byte) error {
 		return fmt.Errorf("%s is no duration: write it as \"10s\" or \"1m30s\"", wire.Quote(string(b)))
 	}
 	d.Duration = v
+	return nil
+}
+
+// An age is written as "400d", or as a duration.
+type age struct{ time.Duration }
+
+func (a *age) UnmarshalText(b []byte) error {
+	if days, ok := strings.CutSuffix(string(b), "d"); ok {
+		n, err := strconv.ParseUint(days, 10, 16)
+		if err != nil {
+			return fmt.Errorf("%s is no age: write it as \"400d\"", wire.Quote(string(b)))
+		}
+		a.Duration = time.Duration(n) * 24 * time.Hour //nolint:gosec // below 2^16 days
+		return nil
+	}
+	var d duration
+	if err := d.UnmarshalText(b); err != nil {
+		return fmt.Errorf("%s is no age: write it as \"400d\"", wire.Quote(string(b)))
+	}
+	a.Duration = d.Duration
 	return nil
 }
 
@@ -331,6 +355,14 @@ func (c *config) validate() []error {
 	if c.Quota.WarnBelow < 0 {
 		add("quota.warn_below", "%d: want 0 (never warn) or more", c.Quota.WarnBelow)
 	}
+	if d := c.Audit.Retention.Duration; d != 0 && d < minRetention {
+		add("audit.retention", "%v: want at least %v, or nothing to keep records for ever", d, minRetention)
+	}
+	for _, slug := range c.Audit.LegalHold {
+		if _, err := wire.ParseSlug(slug); err != nil {
+			add("audit.legal_hold", "%v", err)
+		}
+	}
 	if err := agent.CheckConsumers(c.consumers()); err != nil {
 		add("consumer", "%v", err)
 	}
@@ -420,7 +452,7 @@ func (c *config) needRestart(next *config) []string {
 		{"max_in_flight", c.MaxInFlight != next.MaxInFlight},
 		{"upstream", c.Upstream != next.Upstream},
 		{"quota", c.Quota != next.Quota},
-		{"audit", c.Audit != next.Audit},
+		{"audit", !reflect.DeepEqual(c.Audit, next.Audit)},
 		{"consumer", !reflect.DeepEqual(c.Consumers, next.Consumers)},
 	} {
 		if d.differs {

@@ -64,7 +64,7 @@ func (f *flags) noArgs() error {
 		return nil
 	}
 	switch arg := f.set.Arg(0); arg {
-	case "init", "check", "accept-loss", "demo":
+	case "init", "check", "accept-loss", "rotate-audit-key", "demo":
 		return usageError("the verb comes first: hsagentd %s …", arg)
 	default:
 		return usageError("unexpected argument %s", wire.Quote(arg))

@@ -15,6 +15,7 @@ Usage:
   hsagentd init [flags] [--passphrase] [--recipient age1…] [--pq]
   hsagentd check [flags]
   hsagentd accept-loss [flags]
+  hsagentd rotate-audit-key [flags]
   hsagentd demo [-- CMD…]
 Each verb has its own --help.
 
@@ -93,6 +94,16 @@ than, or another than, its witness or a checkpoint knows: after a restore from a
 older backup, say. What is there must be sound in itself. The loss is recorded
 in the log (audit.gap), signed, and named by every verification from then on.
 The agent must be stopped.
+
+Flags:
+` + flagHelp + exitHelp
+
+const helpRotateAuditKey = `Examples:
+  hsagentd rotate-audit-key
+
+Makes a new key for the audit log and puts it above the old one in the key file.
+After a restart both sign, and the log has a record of it; when whoever verifies
+has the new verifier key, take the old line out of the file and restart.
 
 Flags:
 ` + flagHelp + exitHelp

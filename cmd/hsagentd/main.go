@@ -45,6 +45,8 @@ func run(ctx context.Context, args []string, e *env) int {
 			verb, args = check, args[1:]
 		case "accept-loss":
 			verb, args = acceptLoss, args[1:]
+		case "rotate-audit-key":
+			verb, args = rotateAuditKey, args[1:]
 		case "demo":
 			verb, args = demo, args[1:]
 		}

@@ -143,6 +143,7 @@ func (d *daemon) run(ctx context.Context, ready func()) (err error) {
 		Policy:          d.cfg.policy,
 		ConfirmTimeout:  d.cfg.ConfirmTimeout.Duration,
 		SocketActivated: d.sock.activated,
+		Retention:       d.cfg.Audit.Retention.Duration,
 		StartNotes:      audit.Notes(),
 	})
 	if err != nil {
@@ -278,7 +279,7 @@ func present(files ...string) error {
 
 // audit is what the audit log is opened with.
 func (c *config) audit(log *slog.Logger) auditstore.Config {
-	a := auditstore.Config{Dir: c.AuditDir, Actor: "hsagentd/" + wire.Version, Log: log, Keys: c.loadKeys(log)}
+	a := auditstore.Config{Dir: c.AuditDir, Actor: "hsagentd/" + wire.Version, Log: log, Keys: c.loadKeys(log), Hold: c.Audit.LegalHold}
 	switch c.Audit.CheckpointSink {
 	case "":
 	case sinkJournal:

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -27,13 +26,14 @@ func newAudit(e *env) *cobra.Command {
 		Example: `hsctl audit tail -f
 hsctl audit query --slug acme-corp --from 2026-11-01 --to 2026-11-30
 hsctl audit verify
-hsctl audit checkpoint >> /somewhere/else/checkpoints
+hsctl audit export --slug acme-corp --proofs -O acme.jsonl
 hsctl audit reconcile`,
 		Annotations: exits(5, 7, 8, 9, 12, 13),
 		Args:        subcommandNeeded,
 		RunE:        missing,
 	}
-	cmd.AddCommand(newAuditQuery(e), newAuditTail(e), newAuditVerify(e), newAuditReconcile(e), newAuditCheckpoint(e), newAuditKey(e))
+	cmd.AddCommand(newAuditQuery(e), newAuditTail(e), newAuditVerify(e), newAuditReconcile(e), newAuditCheckpoint(e), newAuditKey(e), newAuditProve(e),
+		newAuditExport(e), newAuditPrune(e))
 	return cmd
 }
 
@@ -238,43 +238,6 @@ func runAuditTail(ctx context.Context, e *env, lines int, follow bool) error {
 		return err
 	}
 	return out.end()
-}
-
-func newAuditVerify(e *env) *cobra.Command {
-	return &cobra.Command{
-		Use:     "verify",
-		Short:   "Check every record and hash of the log",
-		Example: `hsctl audit verify`,
-		Long: `The agent reads the whole log and computes its tree anew. The exit code is 13 if
-anything was changed, dropped, added or reordered.`,
-		Args:        positional(0, 0),
-		Annotations: exits(8, 12, 13),
-		RunE:        func(cmd *cobra.Command, _ []string) error { return runAuditVerify(cmd.Context(), e) },
-	}
-}
-
-func runAuditVerify(ctx context.Context, e *env) error {
-	c, err := e.client()
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	report := &wire.AuditReport{}
-	if err := c.Do(ctx, http.MethodPost, "/v1/audit/verify", nil, nil, report); err != nil {
-		return err
-	}
-	if report.OK() && e.format() == formatTable {
-		_, err := fmt.Fprintf(e.stdout, "ok: %d records, root %s\n", report.Records, wire.Printable(report.Root))
-		return err
-	}
-	if err := e.emit(report, func() *table { return damageTable(report) }); err != nil {
-		return err
-	}
-	if report.OK() {
-		return nil
-	}
-	n := max(report.Damaged, uint64(len(report.Damage)))
-	return &exitError{wire.ExitVerification, fmt.Errorf("the audit log is damaged: %d faults in %d records", n, report.Records)}
 }
 
 func damageTable(r *wire.AuditReport) *table {

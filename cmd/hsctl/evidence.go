@@ -2,12 +2,17 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
+	"github.com/hsagent/hsagentd/auditstore/chain"
 	"github.com/hsagent/hsagentd/wire"
 )
 
@@ -40,6 +45,199 @@ whoever is to verify an export; they must get it from you, not with the export.`
 		Annotations: exits(8, 12),
 		RunE:        func(cmd *cobra.Command, _ []string) error { return printText(cmd.Context(), e, "/v1/audit/key") },
 	}
+}
+
+func newAuditProve(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "prove SEQ",
+		Short: "Prove that a record is in the log",
+		Example: `hsctl audit prove 4711
+hsctl audit prove 4711 -o json > proof.json`,
+		Long: `The proof is the record as stored, its salt, the hashes from its leaf to the root,
+and a signed checkpoint. It is checked here with the agent's key before it is
+printed; the exit code is 13 if it does not hold.`,
+		Args:        positional(1, 1),
+		Annotations: exits(8, 12, 13),
+		RunE:        func(cmd *cobra.Command, args []string) error { return runAuditProve(cmd.Context(), e, args[0]) },
+	}
+}
+
+func runAuditProve(ctx context.Context, e *env, arg string) error {
+	seq, err := strconv.ParseUint(arg, 10, 63)
+	if err != nil {
+		return usagef("%s is no record's number", wire.Quote(arg))
+	}
+	c, err := e.client()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	key, err := fetchText(ctx, c, "/v1/audit/key")
+	if err != nil {
+		return err
+	}
+	known, err := chain.ParseVerifiers(key)
+	if err != nil {
+		return fmt.Errorf("the agent's key: %w", err)
+	}
+	p := &chain.Proof{}
+	if err := c.Do(ctx, http.MethodGet, "/v1/audit/proof/"+strconv.FormatUint(seq, 10), nil, nil, p); err != nil {
+		return err
+	}
+	r, err := p.Verify(known)
+	if err == nil && p.Seq != seq {
+		err = fmt.Errorf("it is of record %d", p.Seq)
+	}
+	if err != nil {
+		return &exitError{wire.ExitVerification, fmt.Errorf("the proof of record %d does not hold: %w", seq, err)}
+	}
+	if e.format() != formatTable {
+		b, err := json.Marshal(p)
+		if err != nil {
+			return fmt.Errorf("encode the proof: %w", err)
+		}
+		return e.writeJSON(append(b, '\n'))
+	}
+	text := fmt.Sprintf("record %d is in the log of %d records\nleaf    %s\n", p.Seq, p.Size, p.Leaf)
+	for _, h := range p.Hashes {
+		text += fmt.Sprintf("        %s\n", h)
+	}
+	if r == nil {
+		text += "record  pruned: its hash alone is left\n"
+	} else {
+		text += fmt.Sprintf("salt    %x\nrecord  %s\n", p.Salt, wire.Printable(string(p.Record)))
+	}
+	if _, err := io.WriteString(e.stdout, text); err != nil {
+		return err
+	}
+	return e.writeJSON([]byte(p.Checkpoint)) // escapes what could steer a terminal
+}
+
+func newAuditExport(e *env) *cobra.Command {
+	o := &exportOptions{}
+	cmd := &cobra.Command{
+		Use:   "export",
+		Short: "Export one client's records, with proofs that they are all",
+		Example: `hsctl audit export --slug acme-corp --proofs -O acme.jsonl
+hsctl audit export --slug acme-corp --proofs --from 2026-11-01 --to 2026-11-30 -O acme.jsonl
+hsctl audit verify acme.jsonl --key acme-audit.pub`,
+		Long: `The file is JSONL: a signed manifest, then each record as stored, with its salt
+and its path to the root of a signed checkpoint. Whoever has the log's key (hsctl
+audit key) can check that nothing was changed, dropped, added or reordered, and
+learns nothing of other clients.`,
+		Args:        positional(0, 0),
+		Annotations: exits(8, 12),
+		RunE:        func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), e) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.slug, "slug", "", "the client's `slug`")
+	f.BoolVar(&o.proofs, "proofs", false, "with salts, proofs and a signed manifest")
+	f.StringVar(&o.from, "from", "", "only from this `time` on: RFC 3339, or a date")
+	f.StringVar(&o.to, "to", "", "only up to this `time`: RFC 3339, or a date")
+	f.StringVarP(&o.file, "out-file", "O", "", "write to `FILE`, which appears whole or not at all")
+	_ = cmd.RegisterFlagCompletionFunc("slug", completeSlugs(e, 0)) // fails for unknown flags only
+	return cmd
+}
+
+type exportOptions struct {
+	slug, from, to, file string
+	proofs               bool
+}
+
+func (o *exportOptions) run(ctx context.Context, e *env) error {
+	if !o.proofs {
+		return usagef("--proofs is needed; records without proofs are what hsctl audit query prints")
+	}
+	slug, err := wire.ParseSlug(o.slug)
+	if err != nil {
+		return &exitError{wire.ExitUsage, fmt.Errorf("--slug: %w", err)}
+	}
+	q := url.Values{}
+	for k, v := range map[string]string{"from": o.from, "to": o.to} {
+		if v != "" {
+			q.Set(k, v)
+		}
+	}
+	c, err := e.client()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	out, err := openOutput(e, o.file)
+	if err != nil {
+		return err
+	}
+	defer out.discard()
+	resp, err := c.Stream(ctx, http.MethodGet, "/v1/audit/export/"+slug.String(), q, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }() // only read
+	if _, err := io.Copy(out, resp.Body); err != nil {
+		return fmt.Errorf("the export broke off: %w", err)
+	}
+	return out.commit()
+}
+
+func newAuditPrune(e *env) *cobra.Command {
+	o := &pruneOptions{}
+	cmd := &cobra.Command{
+		Use:   "prune",
+		Short: "Erase what old records say; their hashes stay",
+		Example: `hsctl audit prune --before 2025-11-01
+hsctl audit prune --before 2025-11-01 --slug acme-corp --yes`,
+		Long: `Bytes and salts of the records before the date are erased for good. Their hashes
+stay, so that the log verifies, and what was pruned is recorded. Slugs of
+audit.legal_hold in the agent's config are left alone. On a terminal hsctl asks
+first.`,
+		Args:        positional(0, 0),
+		Annotations: exits(8, 12),
+		RunE:        func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), e) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.before, "before", "", "records before this `date` (UTC, its own day is kept), or RFC 3339")
+	f.StringVar(&o.slug, "slug", "", "only records of this `slug`")
+	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
+	_ = cmd.RegisterFlagCompletionFunc("slug", completeSlugs(e, 0)) // fails for unknown flags only
+	return cmd
+}
+
+type pruneOptions struct {
+	before, slug string
+	yes          bool
+}
+
+func (o *pruneOptions) run(ctx context.Context, e *env) error {
+	if o.before == "" {
+		return usagef("--before is needed: a date such as 2025-11-01")
+	}
+	whose := "all clients"
+	if o.slug != "" {
+		s, err := wire.ParseSlug(o.slug)
+		if err != nil {
+			return &exitError{wire.ExitUsage, fmt.Errorf("--slug: %w", err)}
+		}
+		whose = s.String()
+	}
+	c, err := e.client()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, ok := terminal(e.stdin); ok && !o.yes {
+		ok, err := e.confirm(ctx, fmt.Sprintf("erase the records of %s before %s for good?", whose, o.before))
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return errors.New("nothing was pruned")
+		}
+	}
+	got := &wire.Pruned{}
+	if err := c.Do(ctx, http.MethodPost, "/v1/audit/prune", nil, wire.Prune{Before: o.before, Slug: o.slug}, got); err != nil {
+		return err
+	}
+	return e.emit(got, func() *table { return &table{header: []string{"pruned"}, rows: [][]cell{{text(got.Pruned)}}} })
 }
 
 // printText prints a plain text of the agent's.

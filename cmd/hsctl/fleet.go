@@ -83,7 +83,7 @@ func (o *fleetOptions) run(ctx context.Context, e *env, path string, dryRun bool
 	}
 	r := &fleetRun{
 		e: e, list: list, out: newResultWriter(e, list), before: st.Store.Version,
-		bar: newProgress(e, len(list.clients)), results: make([]string, len(list.clients)),
+		bar: newProgress(e, "rows", len(list.clients)), results: make([]string, len(list.clients)),
 	}
 	defer r.bar.erase()
 	if err := r.settle(ctx, c, o.resume); err != nil {

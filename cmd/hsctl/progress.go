@@ -15,23 +15,27 @@ const barWidth = 30
 type progress struct {
 	e           *env
 	bar         bool
+	what        string // is counted
 	total, done int
 	begun       time.Time
 }
 
-func newProgress(e *env, total int) *progress {
+func newProgress(e *env, what string, total int) *progress {
 	_, ok := terminal(e.stderr)
-	p := &progress{e: e, bar: ok && e.getenv("TERM") != "dumb", total: total, begun: time.Now()}
+	p := &progress{e: e, bar: ok && e.getenv("TERM") != "dumb", what: what, total: total, begun: time.Now()}
 	p.draw()
 	return p
 }
 
 // step counts one more as done.
-func (p *progress) step() {
+func (p *progress) step() { p.reach(p.done + 1) }
+
+// reach tells that so many are done.
+func (p *progress) reach(n int) {
 	before := p.done * 10 / p.total
-	p.done++
+	p.done = n
 	if after := p.done * 10 / p.total; !p.bar && after > before {
-		p.e.note("%d of %d rows (%d %%)", p.done, p.total, after*10)
+		p.e.note("%d of %d %s (%d %%)", p.done, p.total, p.what, after*10)
 	}
 	p.draw()
 }
@@ -47,8 +51,8 @@ func (p *progress) draw() {
 		per := time.Since(p.begun) / time.Duration(p.done)
 		left = fmt.Sprintf(", about %s left", (per * time.Duration(p.total-p.done)).Round(time.Second))
 	}
-	_, _ = fmt.Fprintf(p.e.stderr, "\r[%s%s] %d of %d rows%s\x1b[K", // a bar that cannot be shown is no loss
-		strings.Repeat("#", full), strings.Repeat(".", barWidth-full), p.done, p.total, left)
+	_, _ = fmt.Fprintf(p.e.stderr, "\r[%s%s] %d of %d %s%s\x1b[K", // a bar that cannot be shown is no loss
+		strings.Repeat("#", full), strings.Repeat(".", barWidth-full), p.done, p.total, p.what, left)
 }
 
 // erase takes the bar away, to make room for other lines.
