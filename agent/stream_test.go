@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -175,6 +176,83 @@ func TestThreat43OnePortalTakesItsShareAlone(t *testing.T) {
 	st, err := r.client.Status(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, 20, st.CallsInFlight)
+}
+
+// sick makes 99 portals exhausted, hanging or failing, and leaves client-0
+// healthy. The function that it returns has a caller at each of them until it
+// is called again.
+func sick(t testing.TB) (*rig, func() (stop func())) {
+	ps := portalsOf(100)
+	for i := 1; i < len(ps); i += 3 {
+		ps[i].DailyLimit = 50
+	}
+	r := newRig(t, rigOptions{portals: ps, quiet: true})
+	for _, p := range ps {
+		r.awaitState(p.Slug, wire.StateReady)
+	}
+	for i, p := range ps[1:] {
+		switch f := (sandbox.Fault{Portal: p.ID, PathPrefix: "/crm"}); i % 3 {
+		case 0:
+			require.NoError(t, r.hubspot.Spend(p.ID, 50))
+		case 1:
+			f.Hang = true
+			r.hubspot.AddFault(f)
+		case 2:
+			f.Status = http.StatusServiceUnavailable
+			r.hubspot.AddFault(f)
+		}
+	}
+	return r, func() func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		var wg sync.WaitGroup
+		for _, p := range ps[1:] {
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://hsagent/", nil)
+					if err != nil {
+						return
+					}
+					r.try(req, "/v1/call/"+p.Slug+contacts) // it goes wrong in one way or another
+					time.Sleep(50 * time.Millisecond)       // sick portals, no flood
+				}
+			})
+		}
+		return func() { cancel(); wg.Wait() }
+	}
+}
+
+func TestThreat43SickPortalsHarmNoOther(t *testing.T) {
+	r, begin := sick(t)
+	stop := begin()
+	defer stop()
+	eventually(t, func() bool { return r.agent.Status().CallsInFlight >= 33 }, "33 calls hang")
+	for range 200 {
+		got := r.call("client-0", "GET", contacts, nil)
+		require.Equal(t, 200, got.status, got.body)
+	}
+}
+
+// BenchmarkHealthyPortal measures calls for one portal, alone and while 99
+// others are exhausted, hang or fail.
+func BenchmarkHealthyPortal(b *testing.B) {
+	r, begin := sick(b)
+	for _, beside := range []int{0, 99} {
+		b.Run(fmt.Sprintf("sick=%d", beside), func(b *testing.B) {
+			if beside > 0 {
+				stop := begin()
+				defer stop()
+			}
+			var took []time.Duration
+			for b.Loop() {
+				began := time.Now()
+				require.Equal(b, 200, r.call("client-0", "GET", contacts, nil).status)
+				took = append(took, time.Since(began))
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+			b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
+		})
+	}
 }
 
 func TestMaxInFlight(t *testing.T) {

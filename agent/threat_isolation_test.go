@@ -153,6 +153,39 @@ func TestThreat02SwappedTokensAreQuarantined(t *testing.T) {
 	r.cleanAll()
 }
 
+// An outside writer, and a list of new clients, mix up the tokens of 100
+// portals.
+func TestThreat02TokensOfOthersAreRefused(t *testing.T) {
+	const portals = 100
+	r := newRig(t, rigOptions{portals: portalsOf(portals)})
+	r.ready(portals)
+
+	rows := make([]string, portals)
+	for i, p := range portalsOf(2 * portals)[portals:] {
+		require.NoError(t, r.hubspot.AddPortal(p))
+		rows[i] = row(fmt.Sprintf("new-%d", i), p.Token, p.ID^1) // the neighbour's number
+	}
+	results, done := r.fleet("/v1/onboard", rows...)
+	for _, res := range results {
+		require.Equal(t, wire.CodeIdentityMismatch, res.Code, "%+v", res)
+	}
+	require.Equal(t, portals, done.Rejected)
+
+	entries := make([]credstore.Entry, portals)
+	for i, p := range r.portals { // new tokens, as after a rotation: the slug's portal has them, but not this slug's
+		entries[i] = entryOf(p)
+		entries[i].Token = sparePut(t, r, p.ID^1)
+	}
+	r.put(entries...)
+	r.reload()
+	for _, p := range r.portals {
+		r.call(p.Slug, "GET", tagged(p.Slug), nil).refused(t, wire.CodePortalQuarantined)
+	}
+	require.Empty(t, r.came(), "a call left with another portal's token")
+	require.Len(t, r.records(chain.Filter{Kind: chain.PortalQuarantined}), portals)
+	r.cleanAll()
+}
+
 // sparePut gives a portal a further token: the store takes no token twice, not
 // even while two are being put back in their places.
 func sparePut(t *testing.T, r *rig, portal int64) wire.Token {
