@@ -97,11 +97,13 @@ func (c *call) take() *wire.Problem {
 		a.inFlight.Add(-1)
 		return wire.Errorf(wire.CodeBusy, "%d calls for %s are in flight, a portal's share of max_in_flight: try again", share, c.slug).After(time.Second)
 	}
+	a.lastUse.Store(time.Now().UnixNano())
 	return nil
 }
 
 // release counts the call out.
 func (c *call) release() {
+	c.agent.lastUse.Store(time.Now().UnixNano())
 	c.cred.lane.inFlight.Add(-1)
 	c.agent.inFlight.Add(-1)
 }

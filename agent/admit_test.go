@@ -91,3 +91,14 @@ func TestThreat32ReloadOfALockedAgentIsNoGuess(t *testing.T) {
 		require.Zero(t, a.unlocks.wait)
 	})
 }
+
+func TestUntilIdle(t *testing.T) {
+	now := time.Now()
+	a := &Agent{cfg: Config{LockAfter: time.Minute}}
+	require.Negative(t, a.untilIdle(now), "never used")
+	a.lastUse.Store(now.Add(-20 * time.Second).UnixNano())
+	require.Equal(t, 40*time.Second, a.untilIdle(now))
+	require.Equal(t, -time.Hour+40*time.Second, a.untilIdle(now.Add(time.Hour)))
+	a.inFlight.Add(1)
+	require.Equal(t, time.Minute, a.untilIdle(now.Add(time.Hour)), "a call that takes long is in use")
+}

@@ -72,6 +72,7 @@ type Config struct {
 	ReadOnlyGroup   int  // gid whose members may use the read-only socket; -1 for none
 	SocketActivated bool // for status
 
+	LockAfter      time.Duration  // lock when no call was made for so long; 0: never
 	ConfirmTimeout time.Duration  // how long a call waits for somebody's yes
 	Policy         *policy.Policy // who may call what; nil for no rules
 
@@ -97,6 +98,7 @@ type Agent struct {
 
 	keys     atomic.Pointer[keyring] // nil while locked
 	inFlight atomic.Int64
+	lastUse  atomic.Int64 // when a call was admitted or the agent unlocked last, in Unix nanoseconds
 	refused  refusals
 
 	policy    atomic.Pointer[loadedPolicy]
@@ -173,6 +175,9 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 		a.SetPolicy(ctx, cfg.Policy)
 	}
 	a.spawn(a.sumDenials)
+	if cfg.LockAfter > 0 {
+		a.spawn(a.lockWhenIdle)
+	}
 	a.spawn(a.reverify)
 	a.spawn(a.retireAll)
 	a.spawn(a.eraser)

@@ -197,6 +197,9 @@ func (c *call) request() *hubspot.Request {
 // intent makes the record of a wire attempt durable. Until it has returned nil
 // nothing may be written to the attempt's connection.
 func (c *call) intent() *wire.Problem {
+	if c.agent.keys.Load() == nil {
+		return c.agent.noKeys() // locked since the call was admitted, or between two attempts
+	}
 	c.attempt++
 	// Not the caller's context: when it hangs up now, the intent may already
 	// be on its way to the disk and must get its outcome.

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/hsagent/hsagentd/agent/peer"
 )
@@ -27,6 +28,7 @@ type guardedConn struct {
 	net.Conn
 	caller *peer.Caller
 
+	made     time.Time
 	readOnly bool // of the socket that it came on
 
 	fault atomic.Pointer[string] // what was wrong, once something was

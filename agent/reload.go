@@ -69,6 +69,7 @@ func (a *Agent) unlock(ctx context.Context, by *chain.Caller, passphrase []byte)
 	if err := a.loadLocked(ctx, false); err != nil {
 		return err
 	}
+	a.lastUse.Store(time.Now().UnixNano())
 	if by != nil { // nobody did it at the start
 		rec := a.event(chain.AgentUnlocked)
 		rec.Caller = by
@@ -79,7 +80,14 @@ func (a *Agent) unlock(ctx context.Context, by *chain.Caller, passphrase []byte)
 
 // Lock forgets all tokens. Calls in flight end; later ones are refused until
 // Unlock.
-func (a *Agent) Lock(ctx context.Context, by *chain.Caller) error {
+func (a *Agent) Lock(ctx context.Context, by *chain.Caller) error { return a.lock(ctx, by, "") }
+
+// LockNow is Lock without a caller who asked for it; reason says why.
+func (a *Agent) LockNow(ctx context.Context, reason string) error {
+	return a.lock(ctx, a.selfCaller, reason)
+}
+
+func (a *Agent) lock(ctx context.Context, by *chain.Caller, reason string) error {
 	k := a.keys.Swap(nil) // at once: loads may be waiting for the store's lock
 	a.loads.Lock()
 	defer a.loads.Unlock()
@@ -99,7 +107,8 @@ func (a *Agent) Lock(ctx context.Context, by *chain.Caller) error {
 	}
 	a.eraseSoon()
 	rec := a.event(chain.AgentLocked)
-	rec.Caller = by
+	rec.Caller, rec.Reason = by, reason
+	a.log.InfoContext(ctx, "locked: unlock with: hsctl unlock", "reason", reason)
 	_, err := a.audit.Append(ctx, rec)
 	return err
 }

@@ -23,6 +23,7 @@ import (
 const (
 	headerTimeout = 5 * time.Second
 	idleTimeout   = 60 * time.Second
+	maxConnLife   = time.Hour // then the caller is asked to connect anew, and is looked at anew
 	maxHeader     = 64 << 10
 	maxAPIBody    = 1 << 20 // of requests to the agent's own API
 )
@@ -44,6 +45,9 @@ func (a *Agent) newServer() *http.Server {
 // ServeHTTP refuses what may not come in and leads the rest to its handler.
 func (a *Agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer a.contain(w, r)
+	if time.Since(connOf(r).made) > maxConnLife {
+		w.Header().Set("Connection", "close")
+	}
 	if p := a.enter(r); p != nil {
 		w.Header().Set("Connection", "close")
 		if p.Code == wire.CodeDenied {
@@ -119,6 +123,9 @@ func writeProblem(w http.ResponseWriter, r *http.Request, p *wire.Problem) {
 	h := w.Header()
 	h.Set("Content-Type", wire.ProblemType)
 	h.Set(wire.HeaderError, string(p.Code))
+	if p.Code == wire.CodeLocked {
+		h.Set("Connection", "close") // who comes back is looked at anew
+	}
 	if p.RetryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(p.RetryAfter))
 	}

@@ -38,6 +38,7 @@ type config struct {
 	LogFormat           string         `toml:"log_format"` // "" is journal where stderr is the journal, else text
 	DrainTimeout        duration       `toml:"drain_timeout"`
 	ConfirmTimeout      duration       `toml:"confirm_timeout"`
+	LockAfter           duration       `toml:"lock_after"` // 0: never
 	MaxInFlight         int            `toml:"max_in_flight"`
 	Upstream            upstreamConfig `toml:"upstream"`
 	Quota               quotaConfig    `toml:"quota"`
@@ -89,6 +90,7 @@ const (
 	maxSocketPath     = 107 // sockaddr_un has 108 bytes, the last of which is NUL
 	maxDrainTimeout   = 10 * time.Minute
 	maxConfirmTimeout = 10 * time.Minute
+	maxLockAfter      = 7 * 24 * time.Hour
 	maxInFlight       = 1 << 20
 	maxRequestBytes   = 1 << 40
 	minRetention      = 24 * time.Hour
@@ -346,6 +348,9 @@ func (c *config) validate() []error {
 	if d := c.ConfirmTimeout.Duration; d < time.Second || d > maxConfirmTimeout {
 		add("confirm_timeout", "%v: want 1s to %v", d, maxConfirmTimeout)
 	}
+	if d := c.LockAfter.Duration; d != 0 && (d < time.Second || d > maxLockAfter) {
+		add("lock_after", "%v: want 1s to %v, or 0s for never", d, maxLockAfter)
+	}
 	if c.MaxInFlight < 1 || c.MaxInFlight > maxInFlight {
 		add("max_in_flight", "%d: want 1 to %d", c.MaxInFlight, maxInFlight)
 	}
@@ -448,6 +453,7 @@ func (c *config) needRestart(next *config) []string {
 		{"audit_dir", c.AuditDir != next.AuditDir},
 		{"log_format", c.LogFormat != next.LogFormat},
 		{"drain_timeout", c.DrainTimeout != next.DrainTimeout},
+		{"lock_after", c.LockAfter != next.LockAfter},
 		{"confirm_timeout", c.ConfirmTimeout != next.ConfirmTimeout},
 		{"max_in_flight", c.MaxInFlight != next.MaxInFlight},
 		{"upstream", c.Upstream != next.Upstream},

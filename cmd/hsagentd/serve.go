@@ -141,6 +141,7 @@ func (d *daemon) run(ctx context.Context, ready func()) (err error) {
 		WarnBelow:       d.cfg.Quota.WarnBelow,
 		Consumers:       d.cfg.consumers(),
 		Policy:          d.cfg.policy,
+		LockAfter:       d.cfg.LockAfter.Duration,
 		ConfirmTimeout:  d.cfg.ConfirmTimeout.Duration,
 		SocketActivated: d.sock.activated,
 		Retention:       d.cfg.Audit.Retention.Duration,
@@ -178,6 +179,9 @@ func (d *daemon) serve(ctx context.Context, ready func()) error {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
+	lock := make(chan os.Signal, 1)
+	signal.Notify(lock, syscall.SIGUSR1)
+	defer signal.Stop(lock)
 	d.tell(func(n *notifier) { n.ready(ctx) })
 	served := make(chan error, 2)
 	sockets := 1
@@ -204,6 +208,10 @@ func (d *daemon) serve(ctx context.Context, ready func()) error {
 			return fmt.Errorf("serve: %w", err)
 		case <-hup:
 			d.reload(ctx)
+		case <-lock:
+			if err := d.agent.LockNow(ctx, "SIGUSR1"); err != nil {
+				d.log.ErrorContext(ctx, "locked, but that was not recorded", "error", err)
+			}
 		case <-ctx.Done():
 			d.env.release() // a second signal ends the process at once
 			stopWatch()
