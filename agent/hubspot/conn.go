@@ -134,10 +134,8 @@ var endOfHead = []byte("\r\n\r\n")
 // authorize is the one place where a token joins a request. Nothing of ours
 // keeps a copy: the token has a Write of its own, behind a larger one that has
 // grown the buffer in which TLS encrypts it in place.
-func authorize(w net.Conn, token wire.Token) error {
-	b := []byte(token.Reveal())
-	defer clear(b)
-	_, err := w.Write(b)
+func authorize(w net.Conn, token wire.Token) (err error) {
+	token.Expose(func(b []byte) { _, err = w.Write(b) })
 	return err
 }
 

@@ -225,7 +225,7 @@ func TestOddConnectionsAreDropped(t *testing.T) {
 	}
 }
 
-func TestInvalidAnswers(t *testing.T) {
+func TestThreat45UpstreamInvalidAnswers(t *testing.T) {
 	const head = "HTTP/1.1 200 OK\r\n"
 	for _, raw := range []string{
 		"garbage", "\r\n\r\n", "\r\n" + ok, "HTTP/1.1\r\n\r\n", "HTTP/2 200 OK\r\n\r\n", "HTTP/1.2 200 OK\r\n\r\n", "http/1.1 200 OK\r\n\r\n", "HTTP/1.1  200 OK\r\n\r\n",
@@ -405,7 +405,7 @@ func TestEarlyAnswers(t *testing.T) {
 	}
 }
 
-func TestEndsOfPatience(t *testing.T) {
+func TestThreat45UpstreamWaitsAreBounded(t *testing.T) {
 	const short = 50 * time.Millisecond
 	hang := func(c *rawConn) { _, _ = io.Copy(io.Discard, c) }
 	tests := []struct {
