@@ -176,4 +176,10 @@ func article30(rep *wire.Report, first *chain.Record) wire.ReportArticle30 {
 
 // Recheck are the commands that prove a report: that the log is whole, and
 // what the client can check for itself.
-func Recheck(slug string) []string { return []string{"hsctl audit verify"} }
+func Recheck(slug string) []string {
+	return []string{
+		"hsctl audit verify",
+		"hsctl audit export --slug " + slug + " --proofs -O " + slug + ".jsonl",
+		"hsctl audit verify " + slug + ".jsonl --key KEY",
+	}
+}

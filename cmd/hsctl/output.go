@@ -196,9 +196,9 @@ func csvRow(row []cell) []string {
 // before every first character that starts one, in its full-width form too.
 // Control bytes, TAB and CR among them, are escaped.
 func guardCSV(s string) string {
-	s = wire.Printable(s)
-	if r, _ := utf8.DecodeRuneInString(s); strings.ContainsRune("=+-@＝＋－＠", r) && s != "" {
-		return "'" + s
+	r, _ := utf8.DecodeRuneInString(s)
+	if s != "" && strings.ContainsRune("=+-@\t\r＝＋－＠", r) {
+		return "'" + wire.Printable(s)
 	}
-	return s
+	return wire.Printable(s)
 }

@@ -68,7 +68,7 @@ hsctl onboard beta-inc --portal-id 87654321 <token.txt`,
 // addCommands adds every command.
 func addCommands(root *cobra.Command, e *env) {
 	root.AddCommand(
-		newCall(e), newPortals(e), newStatus(e), newOnboard(e), newRotate(e), newVerify(e), newResume(e), newRemove(e), newQuota(e), newAudit(e),
+		newCall(e), newPortals(e), newStatus(e), newOnboard(e), newRotate(e), newVerify(e), newResume(e), newRemove(e), newQuota(e), newReport(e), newAudit(e),
 		newExec(e), newPolicy(e), newConfirm(e), newLock(e), newUnlock(e), newReload(e), newDoctor(e), newEnv(e), newVersion(e), newCompletion(e),
 	)
 }
