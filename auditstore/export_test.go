@@ -1,10 +1,12 @@
 package auditstore
 
 import (
+	"context"
 	"log/slog"
 	"time"
 
 	badger "github.com/dgraph-io/badger/v4"
+	"github.com/hsagent/hsagentd/auditstore/chain"
 )
 
 // SetNow replaces the clock.
@@ -27,3 +29,13 @@ func (s *Store) RotateWitnessNext() { s.witness.size = maxWitness + 1 }
 
 // SealNow does what the timer does a minute after the last record.
 func (s *Store) SealNow() { s.sealTime() }
+
+// CheckIn is CheckSigned of what a transaction of the open database sees.
+func CheckIn(ctx context.Context, c Config, txn *badger.Txn) (chain.Report, error) {
+	c.defaults()
+	f, err := look(c.Dir)
+	if err != nil {
+		return chain.Report{}, err
+	}
+	return checkIn(ctx, &c, f, txn)
+}

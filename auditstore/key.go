@@ -1,6 +1,7 @@
 package auditstore
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"time"
@@ -127,17 +128,28 @@ type stub struct {
 	intent bool
 }
 
-func (s *stub) bytes() []byte {
+// bytes encodes the stub, with a sum that binds it to the leaf in whose place it
+// stands.
+func (s *stub) bytes(leaf chain.Hash) []byte {
 	b := binary.BigEndian.AppendUint64(nil, uint64(s.millis)) //nolint:gosec // back in parseStub
 	b = binary.BigEndian.AppendUint64(b, s.next)
+	intent := byte(0)
 	if s.intent {
-		return append(b, 1)
+		intent = 1
 	}
-	return append(b, 0)
+	b = append(b, intent)
+	return append(b, stubSum(b, leaf)...)
+}
+
+const stubSize = 8 + 8 + 1
+
+func stubSum(b []byte, leaf chain.Hash) []byte {
+	sum := sha256.Sum256(append(leaf[:], b[:stubSize]...))
+	return sum[:8]
 }
 
 func parseStub(b []byte) (stub, error) {
-	if len(b) != 8+8+1 || b[16] > 1 {
+	if len(b) != stubSize+8 || b[16] > 1 {
 		return stub{}, errShort
 	}
 	return stub{

@@ -36,6 +36,9 @@ func (n *notary) check(ctx context.Context, dir string, sink Sink, trusted chain
 		if _, err := chain.OpenCheckpoint(n.known.note, trusted); err != nil {
 			n.report.Add(n.known.size, chain.BadNote, "the database: %v", err)
 		}
+		if _, err := chain.OpenCheckpoint(n.known.note, n.known.keys); err != nil {
+			n.report.Add(n.known.size, chain.BadIndex, "the list of keys that sign: %v", err)
+		}
 	}
 	last, err := n.file(ctx, layoutOf(dir).checkpoints)
 	if err != nil {

@@ -140,7 +140,8 @@ func (s *Store) open(ctx context.Context) ([]*chain.Record, error) {
 	if err != nil {
 		return nil, withMend(err)
 	}
-	t, err := readTail(ctx, s.db, f)
+	var t *tail
+	err = s.db.View(func(txn *badger.Txn) (err error) { t, err = readTail(ctx, txn, f); return err })
 	if err == nil && !t.report.OK() {
 		err = damaged(s.cfg.Dir, &t.report)
 	}
@@ -206,7 +207,10 @@ func (s *Store) start(f *found, t *tail) error {
 	}
 	s.witness = w
 	size := t.tree.Size()
-	if t.unseen {
+	if t.unmarkedBefore != nil {
+		err = s.witness.mark(t.unmarkedBefore.size)
+	}
+	if err == nil && t.unseen {
 		err = s.witness.note(size, t.tree.Root())
 	}
 	if err == nil && (t.unseen || t.unmarked) {
@@ -277,21 +281,20 @@ func (s *Store) begin(ctx context.Context, pending []*chain.Record) error {
 
 // A tail is the end of a log as it is on disk, and what to do about it.
 type tail struct {
-	report   chain.Report
-	tree     *chain.Tree
-	seal     seal
-	whole    place
-	pending  map[attempt]*chain.Record
-	keep     int64 // bytes of the witness that stay
-	unseen   bool  // the witness lacks the last batch
-	unmarked bool  // the witness does not know that it is durable
-	notes    []string
+	report         chain.Report
+	tree           *chain.Tree
+	seal           seal
+	whole          place
+	pending        map[attempt]*chain.Record
+	keep           int64     // bytes of the witness that stay
+	unseen         bool      // the witness lacks the last batch
+	unmarked       bool      // the witness does not know that it is durable
+	unmarkedBefore *sighting // a batch before, of which it does not know that either
+	notes          []string
 }
 
 // readTail verifies the end of the log against its seal and the witness.
-func readTail(ctx context.Context, db *badger.DB, f *found) (*tail, error) {
-	txn := db.NewTransaction(false)
-	defer txn.Discard()
+func readTail(ctx context.Context, txn *badger.Txn, f *found) (*tail, error) {
 	t := &tail{tree: new(chain.Tree), pending: make(map[attempt]*chain.Record)}
 	size, start, err := t.readEnd(txn)
 	if err != nil {
@@ -321,7 +324,7 @@ func readTail(ctx context.Context, db *badger.DB, f *found) (*tail, error) {
 	c.expect(t.seal.size, t.seal.root, "the seal")
 	for _, seen := range f.history.seen[max(0, len(f.history.seen)-2):] {
 		if seen.size <= size {
-			c.expect(seen.size, seen.root, "the witness")
+			c.expect(seen.size, seen.root, witnessed)
 		}
 	}
 	c.each = t.pair
@@ -368,6 +371,9 @@ func (t *tail) reconcile(h *history, size, start uint64) {
 		t.unmarked = !last.marked
 	case size > last.size && start == last.size:
 		t.unseen = true
+		if !last.marked { // that it is durable follows from the batch after it
+			t.unmarkedBefore = &last
+		}
 		t.notes = append(t.notes, fmt.Sprintf("the witness lacked the last batch, records %d to %d; it was added", start, size-1))
 	case size < last.size && !last.marked && two && size == before.size:
 		t.keep, t.unmarked = last.at, !before.marked

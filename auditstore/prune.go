@@ -247,10 +247,12 @@ func eraseOne(txn *badger.Txn, one pruneOne) error {
 		return err
 	}
 	var st stub
+	var leaf chain.Hash
 	err = it.Value(func(v []byte) error {
 		if len(v) < chain.SaltSize {
 			return errShort
 		}
+		leaf = chain.Leaf(v[:chain.SaltSize], v[chain.SaltSize:])
 		r, err := chain.Decode(v[chain.SaltSize:])
 		if err != nil {
 			return err
@@ -264,7 +266,7 @@ func eraseOne(txn *badger.Txn, one pruneOne) error {
 	if err != nil {
 		return err
 	}
-	return txn.SetEntry(badger.NewEntry(key, st.bytes()).WithMeta(stubMeta))
+	return txn.SetEntry(badger.NewEntry(key, st.bytes(leaf)).WithMeta(stubMeta))
 }
 
 // finishPruning erases what a crash has left of what the last record about

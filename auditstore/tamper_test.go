@@ -255,6 +255,7 @@ func TestTornEnd(t *testing.T) {
 		{"whole", func(l []string) []string { return l }, ""},
 		{"a torn mark", func(l []string) []string { return append(l[:len(l)-2], "60 dur") }, ""},
 		{"no last line", func(l []string) []string { return l[:len(l)-3] }, "lacked the last batch"},
+		{"no last lines", func(l []string) []string { return l[:len(l)-4] }, "lacked the last batch"},
 		{"a torn last line", func(l []string) []string { return append(l[:len(l)-3], "60 AAAA") }, "lacked the last batch"},
 		{"a line too many", func(l []string) []string { return append(l, fmt.Sprintf("%d %s\n", records+3, chain.Hash{})) }, "never acknowledged"},
 	}

@@ -85,12 +85,18 @@ func check(ctx context.Context, c *Config) (r chain.Report, err error) {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	t, err := readTail(ctx, db, f)
+	txn := db.NewTransaction(false)
+	defer txn.Discard()
+	return checkIn(ctx, c, f, txn)
+}
+
+// checkIn verifies what a transaction sees.
+func checkIn(ctx context.Context, c *Config, f *found, txn *badger.Txn) (r chain.Report, err error) {
+	t, err := readTail(ctx, txn, f)
 	if err != nil {
 		return r, err
 	}
-	v := &verification{txn: db.NewTransaction(false), history: f.history, dir: c.Dir, sink: c.Sink, crashed: f.crashed}
-	defer v.txn.Discard()
+	v := &verification{txn: txn, history: f.history, dir: c.Dir, sink: c.Sink, crashed: f.crashed}
 	if f.history != nil {
 		// What lies behind the witness's end is named as such, not read.
 		if v.size = f.history.last().size; t.unseen || t.tree.Size() == f.history.seen[max(0, len(f.history.seen)-2)].size {
@@ -145,7 +151,7 @@ func (v *verification) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.slugs, c.days = slugs, &dayChecker{slugs: make(map[string]day)}
+	c.slugs, c.days = slugs, &dayChecker{slugs: make(map[string]day), next: make(map[string]uint64)}
 	tree, err := c.run(ctx, 0, v.size, v.progress)
 	if err != nil {
 		return err
@@ -171,7 +177,8 @@ func (v *verification) expect(c *checker) (known signed, err error) {
 	}
 	for _, seen := range v.history.seen {
 		if seen.size <= v.size {
-			c.expect(seen.size, seen.root, "the witness")
+			c.expect(seen.size, seen.root, witnessed)
+			c.batches = min(c.batches, seen.size)
 		} else if !v.live && seen.marked {
 			v.report.Add(v.size, chain.Missing, "the witness saw %d records", seen.size)
 		}
@@ -187,6 +194,7 @@ func (v *verification) expect(c *checker) (known signed, err error) {
 			v.report.Add(v.size, chain.BadIndex, "the seal: %v", err)
 		case sl.size <= v.size:
 			c.expect(sl.size, sl.root, "the seal")
+			v.checkOpen(&sl)
 		case !v.live:
 			v.report.Add(v.size, chain.BadIndex, "the seal: it covers %d records", sl.size)
 		}
@@ -206,6 +214,23 @@ func (v *verification) expect(c *checker) (known signed, err error) {
 	return known, nil
 }
 
+// checkOpen checks that the first call that the seal names as open is one.
+func (v *verification) checkOpen(sl *seal) {
+	if sl.open == sl.size {
+		return
+	}
+	first, err := readRecord(v.txn, sl.open)
+	open := err == nil && first.Kind == chain.CallIntent
+	for seq := sl.open + 1; open && seq < sl.size; seq++ {
+		if r, err := readRecord(v.txn, seq); err == nil { // else it is named where it stands
+			open = r.CallID != first.CallID || r.Attempt != first.Attempt
+		}
+	}
+	if !open {
+		v.report.Add(sl.open, chain.BadIndex, "the seal says that it is a call without an outcome")
+	}
+}
+
 // window is how many records are checked at a time. They are read in the order
 // of the tree once and in the order of the slugs once, which costs far less
 // than a look-up for each.
@@ -213,13 +238,14 @@ const window = 1 << 14
 
 // A checker verifies a stretch of the log.
 type checker struct {
-	txn    *badger.Txn
-	report *chain.Report
-	each   func(stored []byte) error // called with every good record, in the order of its slug
-	slugs  []string                  // that have records anywhere; nil: do not look for strangers
-	days   *dayChecker               // nil: do not check the days
-	states *statements
-	pruned []bool // of the window, as the statements say; nil: none
+	txn     *badger.Txn
+	report  *chain.Report
+	each    func(stored []byte) error // called with every good record, in the order of its slug
+	slugs   []string                  // that have records anywhere; nil: do not look for strangers
+	days    *dayChecker               // nil: do not check the days
+	batches uint64                    // the size from which on the witness lists each batch
+	states  *statements
+	pruned  []bool // of the window, as the statements say; nil: none
 
 	want    map[uint64][]expected
 	lost    map[string]bool // whose roots differ
@@ -234,8 +260,15 @@ type expected struct {
 	who  string
 }
 
+// witness is who among those expected knows where batches end.
+const witnessed = "the witness"
+
+func endsBatch(want []expected) bool {
+	return slices.ContainsFunc(want, func(e expected) bool { return e.who == witnessed })
+}
+
 func newChecker(txn *badger.Txn, r *chain.Report) *checker {
-	return &checker{txn: txn, report: r, want: make(map[uint64][]expected), lost: make(map[string]bool), bySlug: make(map[string][]int)}
+	return &checker{txn: txn, report: r, batches: math.MaxUint64, want: make(map[uint64][]expected), lost: make(map[string]bool), bySlug: make(map[string][]int)}
 }
 
 // expect has the root compared when the tree has that size.
@@ -391,13 +424,36 @@ func (c *checker) stub(it *badger.Item, seq uint64, row int, r *entry) {
 	c.stubs[row] = true
 	err := it.Value(func(v []byte) error {
 		st, err := parseStub(v)
-		if err == nil && st.millis != r.millis {
-			err = errors.New("its time is another")
+		switch {
+		case err != nil:
+			return err
+		case !bytes.Equal(v[stubSize:], stubSum(v, r.hashes[0])):
+			return errors.New("it is not what was put there")
+		case st.millis != r.millis:
+			return errors.New("its time is another")
 		}
-		return err
+		if st.next > 0 {
+			n := st.next - 1
+			c.counted(seq, r.slug, &n)
+		}
+		return nil
 	})
 	if err != nil {
 		c.report.Add(seq, chain.BadIndex, "what is left of it: %v", err)
+	}
+}
+
+// counted checks that a slug's records are numbered without a gap. It looks
+// only where the whole log is read.
+func (c *checker) counted(seq uint64, slug string, n *uint64) {
+	if c.days == nil || slug == "" {
+		return
+	}
+	if want := c.days.next[slug]; n == nil || *n != want {
+		c.report.Add(seq, chain.BadOrder, "it is not number %d of %s", want, wire.Quote(slug))
+	}
+	if n != nil {
+		c.days.next[slug] = *n + 1
 	}
 }
 
@@ -422,6 +478,7 @@ func (c *checker) record(seq uint64, slug string, r *entry, v []byte) error {
 	case h.TS.UnixMilli() != r.millis:
 		c.report.Add(seq, chain.BadIndex, "its time is given as %s", wire.At(time.UnixMilli(r.millis)))
 	}
+	c.counted(seq, slug, h.SlugSeq)
 	if h.Kind.IsStatement() != c.states.seqs[seq] {
 		c.report.Add(seq, chain.BadIndex, "the list of records about the log itself is wrong about it")
 	}
@@ -434,6 +491,7 @@ func (c *checker) record(seq uint64, slug string, r *entry, v []byte) error {
 // grow adds the window's leaves to the tree. Where a stored hash is wrong it
 // goes on with that one, so that each damage is named once.
 func (c *checker) grow(tree *chain.Tree, lo uint64) {
+	before := c.want[lo]
 	for i := range c.rows {
 		r, seq := &c.rows[i], lo+uint64(i)
 		var leaf chain.Hash
@@ -454,8 +512,11 @@ func (c *checker) grow(tree *chain.Tree, lo uint64) {
 				}
 			}
 		}
-		if want, ok := c.want[seq+1]; ok {
-			c.compare(tree, want)
+		if seq >= c.batches && len(r.hashes) > 0 && r.first != endsBatch(before) {
+			c.report.Add(seq, chain.BadIndex, "the witness saw another batch begin")
+		}
+		if before = c.want[seq+1]; before != nil {
+			c.compare(tree, before)
 		}
 		if c.days != nil && len(r.hashes) > 0 {
 			c.days.record(c, seq, r)
@@ -512,8 +573,8 @@ func (c *checker) strangers(live bool) {
 		case bytes.HasPrefix(k, []byte(dayPrefix)), bytes.HasPrefix(k, []byte(wholeDay)):
 			days++
 		case bytes.HasPrefix(k, []byte(statePrefix)) && len(k) == len(statePrefix)+8:
-			if seq, _ := keySeq(k); !live && !c.states.seqs[seq] {
-				c.report.Add(seq, chain.Unknown, "an entry stands after the end of the log: %q", k)
+			if seq, _ := keySeq(k); !live && (!c.states.seqs[seq] || it.Item().ValueSize() > 0) {
+				c.report.Add(seq, chain.Unknown, "the database has the key %q", k)
 			}
 		case slices.Contains(metaKeys, string(k)), bytes.HasPrefix(k, []byte("!badger!")):
 		default:
@@ -530,6 +591,7 @@ func (c *checker) strangers(live bool) {
 type dayChecker struct {
 	whole place
 	slugs map[string]day
+	next  map[string]uint64 // slugSeq
 	count uint64
 }
 

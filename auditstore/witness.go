@@ -90,6 +90,9 @@ func (h *history) add(line string) error {
 		if len(h.seen) == 0 || h.last().size != size {
 			return errors.New("says that a batch is durable which does not stand before it")
 		}
+		if h.last().marked {
+			return errors.New("says twice that a batch is durable")
+		}
 		h.seen[len(h.seen)-1].marked = true
 		return nil
 	}
@@ -99,6 +102,9 @@ func (h *history) add(line string) error {
 	}
 	if len(h.seen) > 0 && size <= h.last().size {
 		return errors.New("is not larger than the one before")
+	}
+	if len(h.seen) > 0 && !h.last().marked {
+		return errors.New("names a batch that began before the one before it was durable")
 	}
 	h.seen = append(h.seen, sighting{size: size, root: root, at: h.end})
 	return nil

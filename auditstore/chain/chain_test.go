@@ -62,7 +62,7 @@ func TestEncodeIsJSON(t *testing.T) {
 		require.Equal(t, rec, got)
 		h, err := chain.DecodeHead(b)
 		require.NoError(t, err)
-		require.Equal(t, chain.Head{Seq: rec.Seq, TS: rec.TS, Kind: rec.Kind, Slug: rec.ClientSlug}, h)
+		require.Equal(t, chain.Head{Seq: rec.Seq, TS: rec.TS, Kind: rec.Kind, Slug: rec.ClientSlug, SlugSeq: rec.SlugSeq}, h)
 	}
 }
 

@@ -204,24 +204,28 @@ func Decode(b []byte) (*Record, error) {
 
 // A Head is what the stored bytes of every record begin with.
 type Head struct {
-	Seq  uint64
-	TS   wire.Time
-	Kind Kind
-	Slug string
+	Seq     uint64
+	TS      wire.Time
+	Kind    Kind
+	Slug    string
+	SlugSeq *uint64
 }
 
 // DecodeHead parses only the beginning of stored bytes, which is much faster.
 // The bytes must be known to be good by their hash.
 func DecodeHead(b []byte) (Head, error) {
-	p := &parser{s: string(b[:min(len(b), 256)])}
+	p := &parser{s: string(b[:min(len(b), headBytes)])}
 	var r Record
 	p.open = true
-	parseFields(p, recordFields[:4], &r)
+	parseFields(p, recordFields[:6], &r)
 	if p.bad {
 		return Head{}, fmt.Errorf("decode record: at byte %d: %w", p.at, ErrNotCanonical)
 	}
-	return Head{r.Seq, r.TS, r.Kind, r.ClientSlug}, nil
+	return Head{r.Seq, r.TS, r.Kind, r.ClientSlug, r.SlugSeq}, nil
 }
+
+// headBytes is more than a head takes.
+const headBytes = 320
 
 // A parser reads the encoding. It takes a little more than Encode gives, and
 // never fails otherwise than by setting bad.

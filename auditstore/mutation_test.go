@@ -1,0 +1,276 @@
+package auditstore_test
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	badger "github.com/dgraph-io/badger/v4"
+	"github.com/hsagent/hsagentd/auditstore"
+	"github.com/hsagent/hsagentd/auditstore/chain"
+	"github.com/stretchr/testify/require"
+)
+
+// Mutations, 1,000 in all: of the database's entries, of the other files in the
+// directory, of the directory as a whole, and of exports.
+const (
+	ofEntries = 500
+	ofFiles   = 80
+	ofCopies  = 20
+	ofExports = 400
+)
+
+// parts are what a mutation changes one of.
+type parts interface {
+	len() int
+	get(i int) []byte
+	set(i int, b []byte)
+	remove(i int)
+	insert(i int, b []byte)
+}
+
+var mutations = []string{"flip", "delete", "swap", "duplicate", "insert", "truncate"}
+
+// mutate does one random mutation. It returns what it did, or "" if nothing
+// came of it.
+func mutate(r *rand.Rand, p parts) string {
+	i, j := r.IntN(p.len()), r.IntN(p.len())
+	b := bytes.Clone(p.get(i))
+	kind := mutations[r.IntN(len(mutations))]
+	switch {
+	case kind == "flip" && len(b) > 0:
+		b[r.IntN(len(b))] ^= 1 << r.IntN(8)
+		p.set(i, b)
+	case kind == "delete":
+		p.remove(i)
+	case kind == "swap" && !bytes.Equal(b, p.get(j)):
+		p.set(i, bytes.Clone(p.get(j)))
+		p.set(j, b)
+	case kind == "duplicate":
+		p.insert(j, b)
+	case kind == "insert":
+		junk := make([]byte, 1+r.IntN(80))
+		for k := range junk {
+			junk[k] = byte(r.Uint32())
+		}
+		p.insert(i, junk)
+	case kind == "truncate" && len(b) > 0:
+		p.set(i, b[:r.IntN(len(b))])
+	default:
+		return ""
+	}
+	return fmt.Sprintf("%s %d, %d", kind, i, j)
+}
+
+// subject is a log that has a bit of everything, with a sink elsewhere, and
+// copies of it from before.
+func subject(t *testing.T) (dir string, c auditstore.Config, before []string, sinks [][]byte) {
+	_, signed := keys(t)
+	dir = t.TempDir()
+	sink := filepath.Join(t.TempDir(), "elsewhere")
+	c = auditstore.Config{Dir: dir, MinFree: 1, Sink: auditstore.FileSink(sink)}
+	signed(&c)
+	for i := range 5 {
+		s, err := auditstore.Open(t.Context(), c)
+		require.NoError(t, err)
+		grow(t, s, 6)
+		if i == 2 {
+			_, err := s.Prune(t.Context(), "b", time.Now().Add(time.Hour), nil)
+			require.NoError(t, err)
+		}
+		require.NoError(t, s.Close())
+		b, err := os.ReadFile(sink)
+		require.NoError(t, err)
+		before, sinks = append(before, copyDir(t, dir)), append(sinks, b)
+	}
+	r, err := auditstore.CheckSigned(t.Context(), c)
+	require.NoError(t, err)
+	require.Empty(t, r.Damage)
+	return dir, c, before, sinks
+}
+
+func TestThreat22MutatedDatabase(t *testing.T) {
+	dir, c, _, _ := subject(t)
+	db, err := badger.Open(auditstore.BadgerOptions(filepath.Join(dir, "badger")))
+	require.NoError(t, err)
+	defer db.Close()
+	r := rand.New(rand.NewPCG(22, 1))
+	found := map[string]int{}
+	for done := 0; done < ofEntries; {
+		txn := db.NewTransaction(true)
+		e := &entries{t: t, txn: txn, r: r}
+		e.read()
+		what := mutate(r, e)
+		if what == "" {
+			txn.Discard()
+			continue
+		}
+		rep, err := auditstore.CheckIn(t.Context(), c, txn)
+		if err == nil {
+			require.NotEmpty(t, rep.Damage, "mutation %d: %s of %q", done, what, e.touched)
+		}
+		txn.Discard()
+		found[what[:4]]++
+		done++
+	}
+	require.Len(t, found, len(mutations))
+}
+
+// entries are those of the database.
+type entries struct {
+	t       *testing.T
+	txn     *badger.Txn
+	r       *rand.Rand
+	keys    [][]byte
+	touched []string
+}
+
+// read lists the keys. Those that only say what is to be compacted or erased
+// again mean nothing to a verification.
+func (e *entries) read() {
+	it := e.txn.NewIterator(badger.IteratorOptions{})
+	defer it.Close()
+	for it.Rewind(); it.Valid(); it.Next() {
+		k := it.Item().KeyCopy(nil)
+		if s := string(k); s != "m/flatten" && s != "m/erased" {
+			e.keys = append(e.keys, k)
+		}
+	}
+}
+
+func (e *entries) len() int { return len(e.keys) }
+
+func (e *entries) get(i int) []byte {
+	v, err := get(e.txn, e.keys[i])
+	require.NoError(e.t, err)
+	return v
+}
+
+// set keeps the mark of a stub.
+func (e *entries) set(i int, b []byte) {
+	e.touched = append(e.touched, string(e.keys[i]))
+	it, err := e.txn.Get(e.keys[i])
+	require.NoError(e.t, err)
+	require.NoError(e.t, e.txn.SetEntry(badger.NewEntry(e.keys[i], b).WithMeta(it.UserMeta())))
+}
+
+func (e *entries) remove(i int) {
+	e.touched = append(e.touched, string(e.keys[i]))
+	require.NoError(e.t, e.txn.Delete(e.keys[i]))
+}
+
+// insert puts a value under a key like that of entry i.
+func (e *entries) insert(i int, b []byte) {
+	k := bytes.Clone(e.keys[i])
+	for {
+		k[2+e.r.IntN(len(k)-2)] ^= 1 << e.r.IntN(8)
+		if _, err := e.txn.Get(k); err == badger.ErrKeyNotFound { //nolint:errorlint // Badger returns it as it is
+			break
+		}
+	}
+	e.touched = append(e.touched, string(k))
+	require.NoError(e.t, e.txn.Set(k, b))
+}
+
+// lines are those of a file.
+type lines struct{ all [][]byte }
+
+func (l *lines) len() int               { return len(l.all) }
+func (l *lines) get(i int) []byte       { return l.all[i] }
+func (l *lines) set(i int, b []byte)    { l.all[i] = b }
+func (l *lines) remove(i int)           { l.all = slices.Delete(l.all, i, i+1) }
+func (l *lines) insert(i int, b []byte) { l.all = slices.Insert(l.all, i, b) }
+
+// mutateLines mutates a text until it is another one.
+func mutateLines(r *rand.Rand, text []byte) ([]byte, string) {
+	for {
+		l := &lines{bytes.SplitAfter(bytes.Clone(text), []byte("\n"))}
+		l.all = l.all[:len(l.all)-1] // nothing is behind the last newline
+		if what := mutate(r, l); what != "" {
+			if out := bytes.Join(l.all, nil); !bytes.Equal(out, text) {
+				return out, what
+			}
+		}
+	}
+}
+
+// The witness, and the last checkpoint in the file: one in the middle of that
+// file can go without a trace, since the copies elsewhere are what counts.
+func TestThreat22MutatedFiles(t *testing.T) {
+	dir, c, _, _ := subject(t)
+	r := rand.New(rand.NewPCG(22, 2))
+	for n := range ofFiles {
+		name := []string{"witness", "checkpoints"}[n%2]
+		file := filepath.Join(dir, name)
+		good, err := os.ReadFile(file)
+		require.NoError(t, err)
+		head, tail := []byte(nil), good
+		if name == "checkpoints" {
+			i := bytes.LastIndex(good, []byte("\n\nhsagentd/")) + 2
+			head, tail = good[:i], bytes.TrimSuffix(good[i:], []byte("\n"))
+		}
+		bad, what := mutateLines(r, tail)
+		require.NoError(t, os.WriteFile(file, append(bytes.Clone(head), bad...), 0o600))
+		rep, err := auditstore.CheckSigned(t.Context(), c)
+		if err == nil && rep.OK() {
+			// The mark of the last batch is written without a sync: a crash can
+			// take it, and the start puts it there again.
+			require.Equal(t, "witness", name, "mutation %d: %s", n, what)
+			require.True(t, tornEnd(good, append(bytes.Clone(head), bad...)), "mutation %d of %s: %s:\n%s", n, name, what, bad)
+		}
+		require.NoError(t, os.WriteFile(file, good, 0o600))
+	}
+}
+
+// tornEnd reports whether a witness lacks no more than a crash can take: the
+// last batch's lines.
+func tornEnd(good, bad []byte) bool {
+	last := bytes.LastIndex(bytes.TrimSuffix(good[:bytes.LastIndex(good[:len(good)-1], []byte("\n"))], []byte("\n")), []byte("\n")) + 1
+	return bytes.HasPrefix(bad, good[:last]) && len(bad) <= len(good)
+}
+
+// A directory that is put back as it once was is told by the sink.
+func TestThreat23MutatedCopies(t *testing.T) {
+	_, c, before, sinks := subject(t)
+	r := rand.New(rand.NewPCG(23, 3))
+	for range ofCopies {
+		older := r.IntN(len(before) - 1)
+		newer := older + 1 + r.IntN(len(before)-older-1)
+		c.Dir = copyDir(t, before[older])
+		sink := filepath.Join(t.TempDir(), "elsewhere")
+		require.NoError(t, os.WriteFile(sink, sinks[newer], 0o600))
+		c.Sink = auditstore.FileSink(sink)
+		_, err := auditstore.Open(t.Context(), c)
+		require.ErrorIs(t, err, auditstore.ErrLoss, "the copy %d, when %d was known", older, newer)
+		rep, err := auditstore.CheckSigned(t.Context(), c)
+		require.NoError(t, err)
+		require.NotEmpty(t, rep.Damage)
+	}
+}
+
+func TestThreat22MutatedExports(t *testing.T) {
+	ks, signed := keys(t)
+	s := open(t, t.TempDir(), signed)
+	grow(t, s, 60)
+	_, first := exported(t, s, "a", ks)
+	_, err := s.Prune(t.Context(), "a", time.Now().Add(time.Hour), nil)
+	require.NoError(t, err)
+	grow(t, s, 60)
+	_, second := exported(t, s, "a", ks)
+	r := rand.New(rand.NewPCG(22, 4))
+	found := map[string]int{}
+	for n := range ofExports {
+		bad, what := mutateLines(r, [][]byte{first, second}[n%2])
+		rep, err := chain.VerifyExport(bytes.NewReader(bad), ks.Verifiers(), nil)
+		if err == nil {
+			require.NotEmpty(t, rep.Damage, "mutation %d: %s", n, what)
+		}
+		found[what[:4]]++
+	}
+	require.Len(t, found, len(mutations))
+}
