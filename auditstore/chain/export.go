@@ -129,11 +129,11 @@ func VerifyExport(r io.Reader, known Verifiers, each func(raw []byte, r *Record)
 	}
 	if v.rep.Manifest, err = openManifest(line, known); err != nil {
 		v.rep.Add(0, BadNote, "the manifest: %v", err)
-		return v.rep, nil //nolint:nilerr // it is in the report
+		return v.rep, nil
 	}
 	if v.rep.Checkpoint, err = OpenCheckpoint(v.rep.Manifest.Checkpoint, known); err != nil {
 		v.rep.Add(0, BadNote, "the manifest: %v", err)
-		return v.rep, nil //nolint:nilerr // it is in the report
+		return v.rep, nil
 	}
 	v.rep.Root = v.rep.Checkpoint.Root
 	v.rep.Checkpoints = 1

@@ -118,7 +118,7 @@ func (a *age) UnmarshalText(b []byte) error {
 		if err != nil {
 			return fmt.Errorf("%s is no age: write it as \"400d\"", wire.Quote(string(b)))
 		}
-		a.Duration = time.Duration(n) * 24 * time.Hour //nolint:gosec // below 2^16 days
+		a.Duration = time.Duration(n) * 24 * time.Hour
 		return nil
 	}
 	var d duration

@@ -96,9 +96,9 @@ func readVerification(e *env, r io.Reader) (*wire.AuditReport, error) {
 			return &line.AuditReport, nil
 		}
 		if bar == nil {
-			bar = newProgress(e, "records", int(min(line.Total, 1<<50))) //nolint:gosec // bounded
+			bar = newProgress(e, "records", int(min(line.Total, 1<<50)))
 		}
-		bar.reach(int(min(line.Done, line.Total, 1<<50))) //nolint:gosec // bounded
+		bar.reach(int(min(line.Done, line.Total, 1<<50)))
 	}
 }
 
