@@ -27,7 +27,7 @@ func (c *config) compileRules() []error {
 		return nil
 	}
 	all := []error{err}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // what New joined, and nothing below it
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { // what New joined
 		all = joined.Unwrap()
 	}
 	var out []error

@@ -122,7 +122,7 @@ func (b *bridge) refuse(w http.ResponseWriter, p *wire.Problem) {
 	}
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(p.Status)
-	_, _ = w.Write(body) //nolint:gosec // JSON of our own making; the program may have gone
+	_, _ = w.Write(body) // the program may have gone
 }
 
 // connectionHeaders are about one connection, and HTTP's own business.

@@ -205,6 +205,9 @@ func (c *checkup) store(st *wire.Status) {
 	default:
 		c.ok("store", "%s, version %d, read %s ago", s.Path, s.Version, ago(s.LoadedAt.Time))
 	}
+	if p := st.Policy; p.LastError != "" {
+		c.fail("policy", "mend the config as hsagentd check says, then: systemctl reload hsagentd, or SIGHUP", "%s; the %d rules before it decide", p.LastError, p.Rules)
+	}
 }
 
 func (c *checkup) auditLog(st *wire.Status) {

@@ -42,6 +42,7 @@ type fakeAgent struct {
 	confirmed bool // CI secrets has the new token
 	healthy   bool // the doctor finds nothing
 	locked    bool
+	answered  chan struct{} // closed by the next answer to a call that waits
 }
 
 func newFakeAgent(t testing.TB) *fakeAgent {
@@ -49,7 +50,7 @@ func newFakeAgent(t testing.TB) *fakeAgent {
 	dir, err := os.MkdirTemp("/tmp", "hs") // a socket's path has to be short
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	a := &fakeAgent{socket: filepath.Join(dir, "a.sock"), records: 25}
+	a := &fakeAgent{socket: filepath.Join(dir, "a.sock"), records: 25, answered: make(chan struct{})}
 	ln, err := net.Listen("unix", a.socket)
 	require.NoError(t, err)
 	srv := &httptest.Server{Listener: ln, Config: &http.Server{Handler: a, ReadHeaderTimeout: time.Minute}}
@@ -110,6 +111,7 @@ func (a *fakeAgent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(w, wire.Status{Version: "9.9.9", PID: 77, StartedAt: at, UptimeSeconds: 3661, Upstream: "https://api.hubapi.com",
 			Store:   wire.StoreStatus{Path: "/var/lib/hsagent/store.age", Version: 7, LoadedAt: &at, LastError: "version went back"},
 			Audit:   wire.AuditStatus{Path: "/var/lib/hsagent/audit", Size: a.records, Durable: a.records},
+			Policy:  wire.PolicyStatus{Rules: 2, LastError: "/etc/hsagent/config.toml:7: rule \"x\": effect: \"alow\": want allow, deny or confirm"},
 			Portals: map[string]int{"ready": 1, "quarantined": 1, "rejected": 1}})
 	case "GET /v1/portals":
 		answer(w, wire.Portals{Portals: a.fleet()})
@@ -121,6 +123,15 @@ func (a *fakeAgent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			rep.Damaged, rep.Damage = 1, []wire.AuditDamage{{Seq: 3, Kind: "changed", Detail: "its bytes do not give its hash"}}
 		}
 		answer(w, rep)
+	case "GET /v1/confirmations":
+		a.confirmations(w, r)
+	case "POST /v1/confirmations":
+		a.posts = append(a.posts, string(body))
+		var in wire.ConfirmationAnswer
+		_ = json.Unmarshal(body, &in) // a bad one shows in posts
+		answer(w, wire.Confirmation{ID: in.ID, Slug: "acme-corp", State: map[bool]string{true: wire.ConfirmAllowed, false: wire.ConfirmRefused}[in.Allow]})
+		close(a.answered)
+		a.answered = make(chan struct{})
 	case "POST /v1/lock", "POST /v1/unlock", "POST /v1/reload":
 		if strings.Contains(string(body), "wrong") {
 			problem(w, wire.Errorf(wire.CodeBadPassphrase, "the passphrase does not open the identity"))
@@ -131,6 +142,28 @@ func (a *fakeAgent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		a.portal(w, r, body)
 	}
+}
+
+// confirmations has two calls that wait; the second comes once the first is
+// answered.
+func (a *fakeAgent) confirmations(w http.ResponseWriter, r *http.Request) {
+	for _, q := range []wire.Confirmation{
+		{ID: "1", State: wire.ConfirmWaiting, Slug: "acme-corp", Method: "DELETE", Path: "/crm/v3/objects/contacts/7", User: "ann", Exe: "/bin/\x1b[2Jsh", Reason: "x\r\nclient  other " + madeUpToken},
+		{ID: "2", State: wire.ConfirmWaiting, Slug: "acme-corp", Method: "PATCH", Path: "/crm/v3/objects/deals/8", User: "ben"},
+	} {
+		answered := a.answered
+		_ = json.NewEncoder(w).Encode(q) // a client that hung up is no concern
+		_ = http.NewResponseController(w).Flush()
+		a.mu.Unlock()
+		select {
+		case <-answered:
+		case <-r.Context().Done():
+		}
+		a.mu.Lock()
+	}
+	a.mu.Unlock()
+	<-r.Context().Done()
+	a.mu.Lock()
 }
 
 func (a *fakeAgent) fleet() []wire.Portal {

@@ -21,6 +21,9 @@ func run(ctx context.Context, args []string, e *env) int {
 	} else {
 		addCommands(root, e)
 	}
+	for _, cmd := range root.Commands() {
+		showVersion(cmd)
+	}
 	root.SetArgs(slices.Concat([]string{}, args)) // never nil: cobra would take os.Args
 	root.SetIn(e.stdin)
 	root.SetOut(e.stdout)
@@ -63,6 +66,17 @@ hsctl onboard beta-inc --portal-id 87654321 <token.txt`,
 
 	root.SetHelpCommand(newHelp())
 	return root
+}
+
+// showVersion lets a command, and those below it, take the root's --version.
+func showVersion(cmd *cobra.Command) {
+	cmd.Version = wire.Version
+	f := cmd.Flags()
+	f.BoolP("version", "v", false, "")
+	f.Lookup("version").Hidden = true // it is the root's to list
+	for _, sub := range cmd.Commands() {
+		showVersion(sub)
+	}
 }
 
 // addCommands adds every command.

@@ -280,3 +280,28 @@ func TestThreat57ProcessList(t *testing.T) {
 	require.Equal(t, wire.ExitInterrupted, code)
 	require.NotContains(t, text, "0000-4000")
 }
+
+// What is asked shows escaped, and what was typed before a question shows is no
+// answer to it.
+func TestThreat50ConfirmAtATerminal(t *testing.T) {
+	a := newFakeAgent(t)
+	s := newScreen(t, a, "confirm")
+	const question = "confirm? [y/n] "
+	s.await("DELETE /crm/v3/objects/contacts/7")
+	s.await(question)
+	s.key("y\ry\r") // one of them for what is still to come
+	s.await("call 1 for acme-corp: allowed")
+	s.await("PATCH /crm/v3/objects/deals/8")
+	require.Eventually(t, func() bool { return strings.Count(s.text(), question) == 2 }, 20*time.Second, 5*time.Millisecond)
+	s.key("n\r")
+	s.await("call 2 for acme-corp: refused")
+	s.key("\x03")
+	code, text := s.end()
+	require.Equal(t, wire.ExitInterrupted, code, text)
+	require.Contains(t, text, `/bin/\x1b[2Jsh`)
+	require.Contains(t, text, `x\x0d\x0aclient  other pat-na1-***`)
+	require.NotContains(t, text, "\x1b[2J")
+	a.set(func() {
+		require.Equal(t, []string{`{"id":"1","allow":true}`, `{"id":"2","allow":false}`}, a.posts)
+	})
+}
