@@ -48,6 +48,7 @@ func fillValue(v reflect.Value, s string) {
 }
 
 var (
+	quoted  = regexp.MustCompile(`"[^"]*"`)
 	anyTag  = regexp.MustCompile(`<[^>]*>`)
 	goodTag = regexp.MustCompile(`^</?[a-z][a-z0-9]*( [a-zA-Z0-9-]+="[^"<>]*")*/?>$|^<!DOCTYPE html>$|^<html lang="en">$`)
 )
@@ -75,7 +76,7 @@ func TestThreat49Page(t *testing.T) {
 			_, body, _ := strings.Cut(page, "</style>")
 			for _, tag := range anyTag.FindAllString(body, -1) {
 				require.Regexp(t, goodTag, tag, "%s with %q", name, hostile)
-				require.NotContains(t, tag, " on")
+				require.NotRegexp(t, " on[a-z]+=", quoted.ReplaceAllString(tag, ""))
 			}
 			require.NotContains(t, anyTag.ReplaceAllString(body, ""), "<")
 			require.Contains(t, page, `content="default-src 'none'; style-src 'sha256-`)
