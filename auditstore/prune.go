@@ -123,10 +123,7 @@ func (p *pruner) parts() (parts []stretch, err error) {
 // find lists what is to be pruned in a window of the log.
 func (p *pruner) find(w stretch) (found []pruneOne, err error) {
 	err = p.s.db.View(func(txn *badger.Txn) error {
-		states, err := readStatements(txn, w.hi)
-		if err != nil {
-			return err
-		}
+		states := statementSeqs(txn, w)
 		bySlug := make(map[string][]uint64)
 		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte(seqPrefix), PrefetchValues: true, PrefetchSize: 100})
 		defer it.Close()
@@ -138,7 +135,7 @@ func (p *pruner) find(w stretch) (found []pruneOne, err error) {
 			err := it.Item().Value(func(v []byte) error {
 				e, err := parseEntry(v)
 				wanted := e.slug == p.slug || p.slug == "" && !slices.Contains(p.s.cfg.Hold, e.slug)
-				if err == nil && wanted && time.UnixMilli(e.millis).Before(p.before) && !states.seqs[seq] {
+				if err == nil && wanted && time.UnixMilli(e.millis).Before(p.before) && !states[seq] {
 					bySlug[e.slug] = append(bySlug[e.slug], seq)
 				}
 				return err

@@ -49,6 +49,21 @@ func readStatements(txn *badger.Txn, size uint64) (*statements, error) {
 	return s, nil
 }
 
+// statementSeqs lists the numbers of statements in a stretch.
+func statementSeqs(txn *badger.Txn, w stretch) map[uint64]bool {
+	seqs := make(map[uint64]bool)
+	it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte(statePrefix)})
+	defer it.Close()
+	for it.Seek(seqKey(statePrefix, w.lo)); it.Valid(); it.Next() {
+		seq, ok := keySeq(it.Item().Key())
+		if !ok || seq >= w.hi {
+			break
+		}
+		seqs[seq] = true
+	}
+	return seqs
+}
+
 func (s *statements) add(r *chain.Record) error {
 	switch r.Kind {
 	case chain.AuditKey:

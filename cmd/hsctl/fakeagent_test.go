@@ -119,6 +119,9 @@ func (a *fakeAgent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.log(w, r)
 	case "POST /v1/audit/verify":
 		rep := wire.AuditReport{Records: a.records, Root: "cm9vdA==", Damage: []wire.AuditDamage{}}
+		for done := range 3 { // a large log
+			answer(w, wire.AuditProgress{Done: uint64(done) * 40, Total: 100})
+		}
 		if a.damaged {
 			rep.Damaged, rep.Damage = 1, []wire.AuditDamage{{Seq: 3, Kind: "changed", Detail: "its bytes do not give its hash"}}
 		}
