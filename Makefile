@@ -28,7 +28,7 @@ RACE := $(shell command -v cc >/dev/null 2>&1 && echo -race)
 .PHONY: test
 test: ## run all tests, with the race detector where there is a C compiler
 	@test -n "$(RACE)" || echo "NOTE: no C compiler (cc) found: the tests run WITHOUT the race detector" >&2
-	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -timeout 12m ./...
+	CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -timeout 30m ./...
 
 .PHONY: lint
 lint: ## run the linters (golangci-lint)

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -93,9 +94,11 @@ func TestThreat54FloodStaysWithinTheBurst(t *testing.T) {
 	portals := portalsOf(2)
 	portals[0].BurstLimit = limit
 	r := newRig(t, rigOptions{portals: portals})
-	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Second) // more than one of HubSpot's windows
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var wg sync.WaitGroup
+	var others atomic.Bool
+	others.Store(true)
 	for range 8 {
 		client := wire.NewClient(r.socket) // a caller of its own
 		wg.Go(func() {
@@ -110,12 +113,15 @@ func TestThreat54FloodStaysWithinTheBurst(t *testing.T) {
 	}
 	wg.Go(func() {
 		for ctx.Err() == nil {
-			require.Equal(t, http.StatusOK, r.call("client-1", "GET", contacts, nil).status, "the others go on")
+			if r.call("client-1", "GET", contacts, nil).status != http.StatusOK {
+				others.Store(false)
+			}
 			time.Sleep(50 * time.Millisecond)
 		}
 	})
+	eventually(t, func() bool { return r.hubspot.Count().ByPortal[1000].OK >= 2*limit }, "two of HubSpot's windows are used")
+	cancel()
 	wg.Wait()
-	tally := r.hubspot.Count().ByPortal[1000]
-	require.Zero(t, tally.Throttled)
-	require.GreaterOrEqual(t, tally.OK, 2*limit-2, "what the limit allows is used")
+	require.Zero(t, r.hubspot.Count().ByPortal[1000].Throttled)
+	require.True(t, others.Load(), "the others go on")
 }

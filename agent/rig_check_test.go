@@ -30,7 +30,7 @@ import (
 // patience bounds every wait for something that goes on in the background. It
 // is no measure: on a busy machine things take their time.
 const (
-	patience = 20 * time.Second
+	patience = time.Minute
 	tick     = 5 * time.Millisecond
 )
 

@@ -47,7 +47,7 @@ func start(t *testing.T, extra ...string) *running {
 	require.Eventually(t, func() bool {
 		c, err := net.Dial("unix", r.socket)
 		return err == nil && c.Close() == nil
-	}, 20*time.Second, 10*time.Millisecond, "the daemon does not listen")
+	}, time.Minute, 10*time.Millisecond, "the daemon does not listen")
 	return r
 }
 
@@ -212,7 +212,7 @@ func TestThreat35SocketPathIsTaken(t *testing.T) {
 		require.Eventually(t, func() bool {
 			_, err := wire.NewClient(r.socket).Status(t.Context())
 			return err == nil
-		}, 20*time.Second, 10*time.Millisecond)
+		}, time.Minute, 10*time.Millisecond)
 		require.NoError(t, again.Process.Signal(syscall.SIGTERM))
 		require.NoError(t, again.Wait())
 		_, err = os.Lstat(r.socket)
@@ -313,7 +313,7 @@ func TestNotify(t *testing.T) {
 				if strings.HasPrefix(line, prefix) {
 					return line
 				}
-			case <-time.After(20 * time.Second):
+			case <-time.After(time.Minute):
 				require.Fail(t, "systemd was not told", prefix)
 			}
 		}

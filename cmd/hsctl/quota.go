@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -28,8 +29,9 @@ hsctl quota --below 50000 || mail -s 'HubSpot quota' ops@example.com </dev/null
 hsctl quota -o json | jq -r '.portals[] | select(.state == "low") | .slug'`,
 		Long: `The figures are HubSpot's, as old as observedAt says: each of its answers brings
 them. --refresh asks HubSpot for them now, except for the portals whose calls are
-stopped. Other programs that call the portal use its quota up too; usedToday counts
-only the calls made here. What HubSpot has not told stays empty.`,
+stopped, and tells how old the oldest figure still is. Other programs that call the
+portal use its quota up too; usedToday counts only the calls made here. What HubSpot
+has not told stays empty.`,
 		Args:              positional(0, -1),
 		ValidArgsFunction: completeSlugs(e, 0),
 		Annotations:       exits(5, 7, 8, 9, 11),
@@ -85,6 +87,9 @@ func (o *quotaOptions) run(ctx context.Context, e *env, args []string) error {
 	if err := e.emit(map[string]any{"portals": rows}, func() *table { return o.table(rows) }); err != nil {
 		return err
 	}
+	if o.refresh {
+		e.tellAge(all)
+	}
 	if o.hasBelow && unknown > 0 {
 		e.note("HubSpot has not told how much is left to %d of %d portals", unknown, len(rows))
 	}
@@ -92,6 +97,21 @@ func (o *quotaOptions) run(ctx context.Context, e *env, args []string) error {
 		return &exitError{wire.ExitThrottled, fmt.Errorf("%d of %d portals have less than %d calls left today", below, len(rows), o.below)}
 	}
 	return nil
+}
+
+// tellAge tells how old HubSpot's own figures are: what it counts of the day
+// can lag behind, also when it was asked just now.
+func (e *env) tellAge(all []wire.Quota) {
+	var oldest *wire.Quota
+	for i, q := range all {
+		if q.ObservedAt != nil && (oldest == nil || q.ObservedAt.Before(oldest.ObservedAt.Time)) {
+			oldest = &all[i]
+		}
+	}
+	if oldest != nil {
+		age := max(time.Since(oldest.ObservedAt.Time), 0).Round(time.Second)
+		e.note("the oldest of HubSpot's figures, that of %s, is %s old", oldest.Slug, age)
+	}
 }
 
 // pickQuotas returns the quotas of slugs, in their order.

@@ -63,7 +63,7 @@ func (s *screen) text() string {
 // await waits until the screen shows want.
 func (s *screen) await(want string) {
 	s.t.Helper()
-	require.Eventually(s.t, func() bool { return strings.Contains(s.text(), want) }, 20*time.Second, 5*time.Millisecond,
+	require.Eventually(s.t, func() bool { return strings.Contains(s.text(), want) }, time.Minute, 5*time.Millisecond,
 		"%q on the screen", want)
 }
 
