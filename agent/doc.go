@@ -14,11 +14,12 @@
 //
 // [Agent.ServeHTTP] refuses what may not come in (a foreign Host, an Origin,
 // ambiguous framing, a method that is none) and routes on the raw request
-// target. serveCall then goes one way from top to bottom: parse the target;
-// admit the caller; take the slug's credential from the keyring once; wait
-// until HubSpot has confirmed its portal; send; pass the answer on; record how
-// it ended. For every wire attempt the intent is durable on disk before the
-// connection writes a byte.
+// target. serveCall then goes one way from top to bottom: parse the target; ask
+// the policy whether this caller may make this call, and somebody at a terminal
+// if the policy wants that; admit it; take the slug's credential from the keyring
+// once; wait until HubSpot has confirmed its portal; send; pass the answer on;
+// record how it ended. For every wire attempt the intent is durable on disk
+// before the connection writes a byte.
 //
 // # Memory
 //
