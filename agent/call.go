@@ -5,8 +5,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -246,7 +246,7 @@ func (c *call) passOn(ctx context.Context, w http.ResponseWriter, resp *http.Res
 // passHeader copies HubSpot's headers and masks the token in them.
 func (c *call) passHeader(h http.Header, resp *http.Response) (leaked bool) {
 	for name, values := range hubspot.ResponseHeaders(resp.Header) {
-		if _, hit := c.cred.needles.MaskString(strings.ToLower(name)); hit {
+		if c.cred.needles.InName(name) {
 			leaked = true
 			continue
 		}
@@ -292,7 +292,8 @@ func (c *call) outcome(res result) {
 	if rec.ObjectID == "" {
 		rec.ObjectID = c.clean(res.kept.objectID())
 	}
-	c.agent.log.Debug("call", "slug", rec.ClientSlug, "call_id", c.id, "method", c.method, "path", c.path, "status", rec.StatusCode, "took", took, "code", rec.Error)
+	c.agent.log.LogAttrs(context.Background(), slog.LevelDebug, "call", slog.String("slug", rec.ClientSlug), slog.String("call_id", c.id), slog.String("method", c.method),
+		slog.String("path", c.path), slog.Int("status", rec.StatusCode), slog.Int64("took", took), slog.String("code", rec.Error))
 	if err := c.agent.audit.AppendLazy(rec); err != nil {
 		c.agent.log.Error("outcome not recorded", "slug", c.slug.String(), "call_id", c.id, "error", err)
 	}

@@ -1,6 +1,7 @@
 package hubspot
 
 import (
+	"iter"
 	"net/http"
 	"net/textproto"
 	"slices"
@@ -65,19 +66,20 @@ func RequestHeaders(in http.Header) (http.Header, error) {
 	return out, nil
 }
 
-// ResponseHeaders is the set of HubSpot's headers that goes on to the client,
-// in a map of its own, values in their order. Trailers never go on.
-func ResponseHeaders(in http.Header) http.Header {
+// ResponseHeaders are those of HubSpot's headers that go on to the client, with
+// their values in their order. Names must be canonical, as those of an answer
+// of [Conn.Send] are. Trailers never go on.
+func ResponseHeaders(in http.Header) iter.Seq2[string, []string] {
 	named := connectionNamed(in)
-	out := make(http.Header, len(in))
-	for k, vv := range in {
-		name := textproto.CanonicalMIMEHeaderKey(k)
-		if hopByHop[name] || notReturned[name] || named[name] || strings.HasPrefix(name, "Hsagent-") || strings.HasPrefix(name, http.TrailerPrefix) {
-			continue
+	return func(yield func(string, []string) bool) {
+		for name, values := range in {
+			switch {
+			case hopByHop[name], notReturned[name], named[name], strings.HasPrefix(name, "Hsagent-"), strings.HasPrefix(name, http.TrailerPrefix):
+			case !yield(name, values):
+				return
+			}
 		}
-		out[name] = append(out[name], vv...)
 	}
-	return out
 }
 
 // connectionNamed are the headers that Connection declares to be hop-by-hop.

@@ -15,6 +15,8 @@ import (
 type socket struct {
 	net.Conn
 	fd      syscall.RawConn
+	listen  func(uintptr) // listenTo, made once
+	silent  bool          // what listenTo has found
 	peeking bool          // a Read takes nothing: see peek
 	pause   time.Duration // a Write waits so long at most, and a Read while patient
 	patient bool          // a Read waits for pause; otherwise until the deadline that is set
@@ -35,7 +37,9 @@ func newSocket(c net.Conn) (*socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("take the socket's descriptor: %w", err)
 	}
-	return &socket{Conn: c, fd: fd}, nil
+	s := &socket{Conn: c, fd: fd}
+	s.listen = s.listenTo
+	return s, nil
 }
 
 // Read reads what has come, or waits for it.
@@ -80,16 +84,16 @@ var errHeard = errors.New("something came on an idle connection, or its end")
 // peek returns os.ErrDeadlineExceeded, which TLS takes for a passing trouble,
 // if nothing has come and the connection still stands; otherwise errHeard.
 func (s *socket) peek() error {
-	var (
-		n     int
-		rerr  error
-		one   [1]byte
-		ctlEr = s.fd.Control(func(fd uintptr) {
-			n, _, rerr = syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		})
-	)
-	if ctlEr == nil && n <= 0 && errors.Is(rerr, syscall.EAGAIN) {
-		return os.ErrDeadlineExceeded
+	s.silent = false
+	if err := s.fd.Control(s.listen); err != nil || !s.silent {
+		return errHeard
 	}
-	return errHeard
+	return os.ErrDeadlineExceeded
+}
+
+// listenTo notes whether a read of the descriptor would have to wait.
+func (s *socket) listenTo(fd uintptr) {
+	var one [1]byte
+	n, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	s.silent = n <= 0 && errors.Is(err, syscall.EAGAIN)
 }

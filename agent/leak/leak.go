@@ -2,6 +2,7 @@ package leak
 
 import (
 	"runtime"
+	"strings"
 	"sync"
 
 	"github.com/hsagent/hsagentd/wire"
@@ -153,6 +154,16 @@ func (n *Needles) MaskString(s string) (string, bool) {
 		return s, false
 	}
 	return string(b), true
+}
+
+// InName reports whether an occurrence stands in a header's name, of which
+// nobody keeps the case.
+func (n *Needles) InName(name string) bool {
+	if f := n.forms(); f == nil || len(name) < f.shortest {
+		return false
+	}
+	_, hit := n.MaskString(strings.ToLower(name))
+	return hit
 }
 
 func star(b []byte) {
