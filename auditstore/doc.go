@@ -28,6 +28,15 @@
 // and refuses a log that differs with [ErrDamaged]. [Store.Verify] and [Check]
 // look at every record. Whoever can write to the directory can replace
 // database and witness together: only a checkpoint kept elsewhere shows that.
+// So with each seal the tree is signed, and the note given to a [Sink]; Open
+// compares the log with the last one of the sink and of the file beside the
+// database, and refuses with [ErrLoss] until [AcceptLoss] has recorded the gap.
+//
+// # What can be taken out
+//
+// [Store.Prune] erases bytes and salts and keeps the hashes. A record that says
+// which comes first, so that whatever else is missing is damage. In the place of
+// a pruned record stands a stub with what counting needs.
 //
 // A batch is cut off only if the witness has no sign that it was acknowledged.
 // An intent without an outcome gets a call.interrupted record.
