@@ -117,36 +117,55 @@ func newAuditExport(e *env) *cobra.Command {
 	o := &exportOptions{}
 	cmd := &cobra.Command{
 		Use:   "export",
-		Short: "Export one client's records, with proofs that they are all",
+		Short: "Export records: one client's with proofs, or in the form of another system",
 		Example: `hsctl audit export --slug acme-corp --proofs -O acme.jsonl
 hsctl audit export --slug acme-corp --proofs --from 2026-11-01 --to 2026-11-30 -O acme.jsonl
-hsctl audit verify acme.jsonl --key acme-audit.pub`,
-		Long: `The file is JSONL: a signed manifest, then each record as stored, with its salt
+hsctl audit verify acme.jsonl --key acme-audit.pub
+hsctl audit export --format csv --slug acme-corp -O acme.csv
+hsctl audit export --format ecs --after 41999 --follow`,
+		Long: `Without --proofs records come as --format says: jsonl (as stored), csv, ecs
+(Elastic Common Schema), ocsf (API Activity) or cloudevents. Each line tells its
+number; a run that was broken off goes on with --after NUMBER and loses nothing.
+
+With --proofs the file is JSONL: a signed manifest, then each record as stored, with its salt
 and its path to the root of a signed checkpoint. Whoever has the log's key (hsctl
 audit key) can check that nothing was changed, dropped, added or reordered, and
 learns nothing of other clients.`,
 		Args:        positional(0, 0),
 		Annotations: exits(8, 12),
-		RunE:        func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), e) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.hasAfter = cmd.Flags().Changed("after")
+			return o.run(cmd.Context(), e)
+		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.slug, "slug", "", "the client's `slug`")
+	f.StringVar(&o.slug, "slug", "", "only records of this `slug`")
+	f.StringVar(&o.format, "format", "", "`format`: jsonl (default), csv, ecs, ocsf or cloudevents")
+	f.Uint64Var(&o.after, "after", 0, "only records after this `sequence` number")
+	f.BoolVarP(&o.follow, "follow", "f", false, "go on with new records as they come")
 	f.BoolVar(&o.proofs, "proofs", false, "with salts, proofs and a signed manifest")
 	f.StringVar(&o.from, "from", "", "only from this `time` on: RFC 3339, or a date")
 	f.StringVar(&o.to, "to", "", "only up to this `time`: RFC 3339, or a date")
 	f.StringVarP(&o.file, "out-file", "O", "", "write to `FILE`, which appears whole or not at all")
 	_ = cmd.RegisterFlagCompletionFunc("slug", completeSlugs(e, 0)) // fails for unknown flags only
+	_ = cmd.RegisterFlagCompletionFunc("format", words(exportFormats...))
 	return cmd
 }
 
 type exportOptions struct {
-	slug, from, to, file string
-	proofs               bool
+	slug, from, to, file, format string
+	proofs, follow               bool
+
+	after    uint64
+	hasAfter bool // the flag was given
 }
 
 func (o *exportOptions) run(ctx context.Context, e *env) error {
-	if !o.proofs {
-		return usagef("--proofs is needed; records without proofs are what hsctl audit query prints")
+	switch {
+	case !o.proofs:
+		return o.runPlain(ctx, e)
+	case o.format != "" || o.follow || o.hasAfter:
+		return usagef("--proofs goes with --slug, --from, --to and -O alone: what it writes is one whole file")
 	}
 	slug, err := wire.ParseSlug(o.slug)
 	if err != nil {

@@ -124,7 +124,7 @@ func (p *htmlPage) part(b breakdown) {
 		most = max(most, l.Calls)
 	}
 	p.put("<h2>%</h2>\n", b.title)
-	p.head(strings.TrimPrefix(b.title, "By "), "", "#Calls", "#Errors", "#?Refused", "#?Sent", "#?Received")
+	p.head(b.head, "", "#Calls", "#Errors", "#?Refused", "#?Sent", "#?Received")
 	for _, l := range lines {
 		p.put("<tr><td>%</td><td class=\"bar\">%</td><td class=\"n\">%</td><td class=\"n\">%</td><td class=\"n opt\">%</td><td class=\"n opt\">%</td><td class=\"n opt\">%</td></tr>\n",
 			l.key, bar(l.Calls, l.Errors, most), l.Calls, l.Errors, l.Denied, size(l.RequestBytes), size(l.ResponseBytes))

@@ -30,33 +30,33 @@ type line struct {
 
 // A breakdown is one part of a report's figures.
 type breakdown struct {
-	name, key, title string
+	key, title, head string // as a column of a table, as a heading, as a column of a page
 	lines            []line
 }
 
 // breakdowns are the parts of a report in the order in which they are shown.
 func breakdowns(r *wire.Report) []breakdown {
-	days := breakdown{"day", "date", "By day", nil}
+	days := breakdown{"date", "By day", "Day", nil}
 	for _, x := range r.ByDay {
 		days.lines = append(days.lines, line{x.Date, x.ReportCounts})
 	}
-	operations := breakdown{"operation", "operation", "By operation", nil}
+	operations := breakdown{"operation", "By operation", "Operation", nil}
 	for _, x := range r.ByOperation {
 		operations.lines = append(operations.lines, line{x.Operation, x.ReportCounts})
 	}
-	methods := breakdown{"method", "method", "By method", nil}
+	methods := breakdown{"method", "By method", "Method", nil}
 	for _, x := range r.ByMethod {
 		methods.lines = append(methods.lines, line{x.Method, x.ReportCounts})
 	}
-	types := breakdown{"type", "objectType", "By object type", nil}
+	types := breakdown{"objectType", "By object type", "Object type", nil}
 	for _, x := range r.ByObjectType {
 		types.lines = append(types.lines, line{x.ObjectType, x.ReportCounts})
 	}
-	callers := breakdown{"caller", "caller", "By caller", nil}
+	callers := breakdown{"caller", "By caller", "Caller", nil}
 	for _, x := range r.ByCaller {
 		callers.lines = append(callers.lines, line{x.Caller, x.ReportCounts})
 	}
-	reasons := breakdown{"reason", "reason", "By reason", nil}
+	reasons := breakdown{"reason", "By reason", "Reason", nil}
 	for _, x := range r.ByReason {
 		key := x.Reason
 		if key == "" {
