@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"os/user"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 	_ "time/tzdata" // portals have their own midnight, also where the system has no zones
@@ -192,15 +193,15 @@ func (d *daemon) serve(ctx context.Context, ready func()) error {
 	}
 	ready()
 
-	watched := make(chan struct{})
-	watchCtx, stopWatch := context.WithCancel(ctx)
-	go func() {
-		defer close(watched)
+	besideCtx, stopBeside := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	beside.Go(func() { keepSmall(besideCtx, d.env) })
+	beside.Go(func() {
 		client := wire.NewClient(d.sock.path)
 		defer client.Close()
-		d.tell(func(n *notifier) { n.watch(watchCtx, client.Status) })
-	}()
-	defer func() { stopWatch(); <-watched }()
+		d.tell(func(n *notifier) { n.watch(besideCtx, client.Status) })
+	})
+	defer func() { stopBeside(); beside.Wait() }()
 
 	for {
 		select {
@@ -214,7 +215,7 @@ func (d *daemon) serve(ctx context.Context, ready func()) error {
 			}
 		case <-ctx.Done():
 			d.env.release() // a second signal ends the process at once
-			stopWatch()
+			stopBeside()
 			d.drain(ctx)
 			var errs []error
 			for range sockets {
