@@ -1,19 +1,25 @@
 package agent_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/hsagent/hsagentd/agent"
-	"github.com/hsagent/hsagentd/agent/hubspot/sandbox"
+	"github.com/hsagent/hsagentd/agent/hubspot"
 	"github.com/hsagent/hsagentd/auditstore/chain"
+	"github.com/hsagent/hsagentd/packaging/bench/upstream"
 	"github.com/hsagent/hsagentd/wire"
 )
 
@@ -47,40 +53,78 @@ func (forgetful) Verify(context.Context, func(done, total uint64)) (chain.Report
 	return chain.Report{}, nil
 }
 
-// BenchmarkCall measures calls through the socket to the sandbox over TLS, by
-// callers that each keep their connection, with the log on disk and without.
-func BenchmarkCall(b *testing.B) {
-	for _, audited := range []bool{true, false} {
-		for _, callers := range []int{1, 16, 64} {
-			b.Run(fmt.Sprintf("audited=%t/callers=%d", audited, callers), func(b *testing.B) {
-				r := newRig(b, rigOptions{portals: portalsOf(1), quiet: true, config: func(c *agent.Config) {
-					if !audited {
-						c.Audit = forgetful{}
-					}
-				}})
-				r.hubspot.SetFaults(sandbox.Fault{PathPrefix: "/fast", Status: 200, Body: `{"results":[]}`})
-				one := func() {
-					req, _ := http.NewRequestWithContext(b.Context(), http.MethodGet, "http://hsagent/v1/call/client-0/fast/v3", nil)
-					resp, err := r.http().RoundTrip(req)
-					require.NoError(b, err)
-					_, _ = io.Copy(io.Discard, resp.Body) // a short body
-					_ = resp.Body.Close()
-					require.Equal(b, http.StatusOK, resp.StatusCode)
-				}
-				one()
-				b.ReportAllocs()
-				b.ResetTimer()
-				var wg sync.WaitGroup
-				for i := range callers {
-					wg.Go(func() {
-						for n := i; n < b.N; n += callers {
-							one()
-						}
-					})
-				}
-				wg.Wait()
-				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "calls/s")
-			})
-		}
+// BenchmarkRecording is the price of recording: callers that each keep their
+// connection make calls through the socket, by turns of an agent with the log
+// on disk and of one whose log keeps nothing. The metric audited/unaudited is
+// the one's calls per second over the other's.
+func BenchmarkRecording(b *testing.B) {
+	up, err := upstream.Start()
+	require.NoError(b, err)
+	b.Cleanup(up.Close)
+	audited, unaudited := benchRig(b, up, nil), benchRig(b, up, &forgetful{})
+	for _, callers := range []int{1, 16, 64} {
+		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
+			b.ReportAllocs()
+			var with, without time.Duration
+			turn := 20 * callers
+			for n := 0; n < b.N; n += turn {
+				with += makeCalls(b, audited, callers, turn)
+				without += makeCalls(b, unaudited, callers, turn)
+			}
+			b.ReportMetric(without.Seconds()/with.Seconds(), "audited/unaudited")
+			b.ReportMetric(float64((b.N+turn-1)/turn*turn)/with.Seconds(), "audited-calls/s")
+		})
 	}
+}
+
+// benchRig is an agent before the yardstick; log nil is the real one.
+func benchRig(b *testing.B, up *upstream.Server, log *forgetful) *rig {
+	portals := portalsOf(1)
+	portals[0].Token = wire.NewToken(upstream.Token(portals[0].ID))
+	ca := filepath.Join(b.TempDir(), "ca.pem")
+	require.NoError(b, os.WriteFile(ca, up.CAPEM, 0o600))
+	return newRig(b, rigOptions{
+		portals: portals, quiet: true,
+		upstream: func(c *hubspot.UpstreamConfig) { c.BaseURL, c.CAFile = up.URL, ca },
+		config: func(c *agent.Config) {
+			if log != nil {
+				c.Audit = *log
+			}
+		},
+	})
+}
+
+// makeCalls makes n calls by so many callers and returns how long it took.
+func makeCalls(b *testing.B, r *rig, callers, n int) time.Duration {
+	request := []byte("GET /v1/call/client-0" + upstream.Path + " HTTP/1.1\r\nHost: hsagent\r\n\r\n")
+	conns := make([]net.Conn, callers)
+	for i := range conns {
+		var err error
+		conns[i], err = net.Dial("unix", r.socket)
+		require.NoError(b, err)
+		defer conns[i].Close()
+	}
+	var wg sync.WaitGroup
+	began := time.Now()
+	for _, c := range conns {
+		wg.Go(func() {
+			br := bufio.NewReader(c)
+			for range n / callers {
+				_, err := c.Write(request)
+				if !assert.NoError(b, err) {
+					return
+				}
+				resp, err := http.ReadResponse(br, nil)
+				if !assert.NoError(b, err) {
+					return
+				}
+				got, err := io.Copy(io.Discard, resp.Body)
+				if !assert.NoError(b, err) || !assert.Equal(b, 200, resp.StatusCode) || !assert.EqualValues(b, len(upstream.Body), got) {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return time.Since(began)
 }

@@ -110,9 +110,10 @@ func (g *groupFile) run() {
 // filled is a log of n records of 100 slugs, spread over a year. It reports
 // what a record takes on disk, and as JSONL.
 func filled(b *testing.B, n int) (*auditstore.Store, time.Time) {
+	_, key := keys(b)
 	dir, r := b.TempDir(), random()
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	s := open(b, dir, func(c *auditstore.Config) { c.Lag = time.Hour })
+	s := open(b, dir, key, func(c *auditstore.Config) { c.Lag = time.Hour })
 	step := 365 * 24 * time.Hour / time.Duration(n)
 	for i := 0; i < n; i += 2 {
 		rec := intent(fmt.Sprintf("slug-%d", r.IntN(100)), r)
@@ -134,7 +135,7 @@ func filled(b *testing.B, n int) (*auditstore.Store, time.Time) {
 		return err
 	}))
 	began := time.Now()
-	s = open(b, dir)
+	s = open(b, dir, key)
 	b.Logf("opened in %v", time.Since(began))
 	require.NoError(b, s.Records(b.Context(), chain.Filter{}, func(raw []byte, _ *chain.Record) error {
 		lines += int64(len(raw)) + 1
@@ -172,6 +173,13 @@ func BenchmarkRead(b *testing.B) {
 	b.Run("Usage", func(b *testing.B) {
 		for b.Loop() {
 			_, err := s.Usage("slug-7", month.From, time.Time{})
+			require.NoError(b, err)
+		}
+	})
+	b.Run("Prove", func(b *testing.B) {
+		r := random()
+		for b.Loop() {
+			_, err := s.Prove(b.Context(), r.Uint64N(s.Status().Size))
 			require.NoError(b, err)
 		}
 	})
