@@ -87,13 +87,14 @@ func (a *Agent) serveCall(w http.ResponseWriter, r *http.Request) {
 // parseCall reads what is asked. The call that it returns has a slug as soon
 // as one could be read, even beside a problem.
 func (a *Agent) parseCall(r *http.Request) (*call, *wire.Problem) {
-	c := &call{agent: a, id: newCallID(), caller: auditCaller(callerOf(r)), method: r.Method}
+	c := &call{agent: a, id: newCallID(), caller: connOf(r).audited, method: r.Method}
 	slug, rest, err := hubspot.SplitCall(r.RequestURI)
 	if err != nil {
 		return c, asProblem(err)
 	}
-	c.slug, c.path = slug, hubspot.RecordRaw(rest)
+	c.slug = slug
 	if c.target, err = hubspot.ParseTarget(rest); err != nil {
+		c.path = hubspot.RecordRaw(rest)
 		return c, asProblem(err)
 	}
 	c.path, c.op = hubspot.RecordPath(c.target), hubspot.Classify(r.Method, c.target)

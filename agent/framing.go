@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hsagent/hsagentd/agent/peer"
+	"github.com/hsagent/hsagentd/auditstore/chain"
 )
 
 // maxHeadLine bounds one line of a request's head or of chunked framing.
@@ -26,7 +27,8 @@ const maxHeadLine = 64 << 10
 // is hidden in a body is never taken for a head, nor the other way round.
 type guardedConn struct {
 	net.Conn
-	caller *peer.Caller
+	caller  *peer.Caller
+	audited *chain.Caller // caller as records keep it; never changed
 
 	made     time.Time
 	readOnly bool // of the socket that it came on

@@ -42,7 +42,7 @@ func (l *peerListener) Accept() (net.Conn, error) {
 			l.agent.turnAway(conn, caller)
 			continue
 		}
-		return &guardedConn{Conn: conn, caller: caller, made: time.Now(), readOnly: l.readOnly}, nil
+		return &guardedConn{Conn: conn, caller: caller, audited: auditCaller(caller), made: time.Now(), readOnly: l.readOnly}, nil
 	}
 }
 

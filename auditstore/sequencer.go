@@ -26,7 +26,7 @@ type sequencer struct {
 	open   map[attempt]uint64
 	sealed uint64
 	salts  [maxBatch * chain.SaltSize]byte
-	buf    []byte
+	buf    []byte // of the batch's values, which Badger keeps until it is committed
 	hashes []chain.Hash
 }
 
@@ -172,6 +172,7 @@ func (s *Store) commit(batch []*item, withSeal bool) (results []result, err erro
 	}()
 	q := &s.seq
 	before := q.tree.Size()
+	q.buf = q.buf[:0]
 	txn := s.db.NewTransaction(true)
 	defer txn.Discard()
 	salts := q.salts[:len(batch)*chain.SaltSize]
@@ -246,20 +247,21 @@ func (s *Store) add(txn *badger.Txn, rec *chain.Record, salt []byte, first bool)
 	if rec.Actor == "" {
 		rec.Actor = s.cfg.Actor
 	}
-	value := append(q.buf[:0], salt...)
-	value, err = appendTrimmed(value, rec)
-	q.buf = value
+	start := len(q.buf)
+	buf, err := appendTrimmed(append(q.buf, salt...), rec)
 	if err != nil {
 		return result{err: err}, nil //nolint:nilerr // the record's own error, not the log's
 	}
+	value := buf[start:len(buf):len(buf)]
 	leaf := chain.Leaf(salt, value[chain.SaltSize:])
 	q.hashes = q.tree.Add(leaf, q.hashes[:0])
 	e := entry{millis: rec.TS.UnixMilli(), first: first, slug: rec.ClientSlug, hashes: q.hashes}
 
+	mid := len(buf)
+	q.buf = e.appendTo(buf)
 	err = errors.Join(
-		// Badger keeps what it is given until the commit.
-		txn.Set(slugKey(recPrefix, rec.ClientSlug, seq), append([]byte(nil), value...)),
-		txn.Set(seqKey(seqPrefix, seq), e.appendTo(nil)),
+		txn.Set(slugKey(recPrefix, rec.ClientSlug, seq), value),
+		txn.Set(seqKey(seqPrefix, seq), q.buf[mid:len(q.buf):len(q.buf)]),
 		mark(txn, &q.whole, rec, seqKey(wholeDay, seq)),
 		mark(txn, at, rec, slugKey(dayPrefix, rec.ClientSlug, seq)),
 	)
