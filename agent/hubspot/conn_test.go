@@ -10,7 +10,9 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -541,4 +543,39 @@ func TestClosedBodiesAndPools(t *testing.T) {
 	p.Close()
 	c.Release()
 	require.Zero(t, idle())
+}
+
+// closing counts how often it is closed.
+type closing struct {
+	net.Conn
+	times *atomic.Int64
+}
+
+func (c closing) Close() error { c.times.Add(1); return nil }
+
+func TestIdleConnectionsExpire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p hubspot.Pool
+		var closed atomic.Int64
+		wait := func(d time.Duration) { time.Sleep(d); synctest.Wait() }
+		for round := range 2 { // the timer is set anew
+			p.Keep(closing{times: &closed})
+			wait(60 * time.Second)
+			p.Keep(closing{times: &closed})
+			wait(29 * time.Second)
+			require.Equal(t, int64(2*round), closed.Load())
+			wait(2 * time.Second)
+			require.Equal(t, int64(2*round+1), closed.Load(), "the one that is idle for 90 s")
+			wait(60 * time.Second)
+			require.Equal(t, int64(2*round+2), closed.Load())
+		}
+		for range 300 {
+			p.Keep(closing{times: &closed})
+		}
+		require.Equal(t, int64(4+300-256), closed.Load(), "no more are kept than can be used")
+		p.Close()
+		require.Equal(t, int64(4+300), closed.Load())
+		p.Keep(closing{times: &closed})
+		require.Equal(t, int64(4+301), closed.Load())
+	})
 }

@@ -27,3 +27,6 @@ func (p *Pool) Idle() (all, good int) {
 	}
 	return len(p.idle), good
 }
+
+// Keep makes a connection of the test's own idle.
+func (p *Pool) Keep(c net.Conn) { p.put(&Conn{pool: p, socket: &socket{Conn: c}}) }
