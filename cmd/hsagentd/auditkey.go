@@ -20,18 +20,27 @@ const keyHead = `# The key that signs the checkpoints of hsagentd's audit log. W
 `
 
 // findKey returns the path of the audit log's key: the one that is configured,
-// else systemd's credential, else audit.key beside the identity.
+// else systemd's credential, else audit.key beside the identity or, where that
+// could not be made, beside the store.
 func (c *config) findKey() string {
 	if c.Audit.Key != "" {
 		return c.Audit.Key
 	}
-	if p := c.paths.handedKey; p != "" {
+	beside := c.keyBeside(c.findIdentity())
+	for _, p := range []string{c.paths.handedKey, beside, c.keyBesideStore()} {
+		if p == "" {
+			continue
+		}
 		if _, err := os.Lstat(p); err == nil {
 			return p
 		}
 	}
-	return c.keyBeside(c.findIdentity())
+	return beside
 }
+
+// keyBesideStore is where the key is made if there is no writing beside the
+// identity: the store's directory is the agent's to write in any case.
+func (c *config) keyBesideStore() string { return filepath.Join(filepath.Dir(c.Store), "audit.key") }
 
 // keyBeside is where the key is kept with an identity. Beside one that systemd
 // hands over nothing can be kept: then it is the config's directory.
@@ -47,6 +56,10 @@ func (c *config) loadKeys(log *slog.Logger) func(origin string) (chain.Keys, err
 	return func(origin string) (chain.Keys, error) {
 		path := c.findKey()
 		keys, made, err := c.obtainKeys(path, origin)
+		if made && err != nil && c.Audit.Key == "" {
+			path = c.keyBesideStore()
+			keys, made, err = c.obtainKeys(path, origin)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("the key of the audit log: %w: run hsagentd init, or name another place with audit.key in the config", err)
 		}
@@ -59,7 +72,8 @@ func (c *config) loadKeys(log *slog.Logger) func(origin string) (chain.Keys, err
 }
 
 // obtainKeys reads the keys at path or, if there is no such file, makes one for
-// the log called origin; "" is a log that has no name yet.
+// the log called origin; "" is a log that has no name yet. made is true with an
+// error where one had to be made and could not.
 func (c *config) obtainKeys(path, origin string) (keys chain.Keys, made bool, err error) {
 	keys, err = c.readKeys(path)
 	if !errors.Is(err, fs.ErrNotExist) {

@@ -163,11 +163,11 @@ func (m *setup) auditKey() (*chain.Key, error) {
 		return nil, err
 	}
 	keys, made, err := m.cfg.obtainKeys(m.key, "")
-	if made {
-		m.made = append(m.made, m.key)
-	}
 	if err != nil {
 		return nil, fmt.Errorf("make the audit log's key: %w", err)
+	}
+	if made {
+		m.made = append(m.made, m.key)
 	}
 	return keys[0], nil
 }
