@@ -162,14 +162,14 @@ func (p *htmlPage) days(r *wire.Report) {
 	slices.Sort(dates)
 	p.put("<h2>By day</h2>\n")
 	p.dayChart(calendar(r, dates), counts)
-	p.head("|Day", "#Calls", "#Errors", "#Refused", "#?Sent", "#?Received", "#Quota used", "#?Least left")
+	p.head("|Day", "#Calls", "#Errors", "#Refused", "#?Sent", "#?Received", "#?Quota used", "#?Least left")
 	for _, date := range dates {
 		n, q := counts[date], quota[date]
 		left := ""
 		if q.Remaining != nil {
 			left = grouped(*q.Remaining)
 		}
-		p.put("<tr><td class=\"t\">%</td><td class=\"n\">%</td><td class=\"n\">%</td><td class=\"n\">%</td><td class=\"n opt\">%</td><td class=\"n opt\">%</td><td class=\"n\">%</td><td class=\"n opt\">%</td></tr>\n",
+		p.put("<tr><td class=\"t\">%</td><td class=\"n\">%</td><td class=\"n\">%</td><td class=\"n\">%</td><td class=\"n opt\">%</td><td class=\"n opt\">%</td><td class=\"n opt\">%</td><td class=\"n opt\">%</td></tr>\n",
 			date, n.Calls, n.Errors, n.Denied, size(n.RequestBytes), size(n.ResponseBytes), q.Used, left)
 	}
 	p.foot()
