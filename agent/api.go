@@ -266,7 +266,7 @@ func (a *Agent) postLock(w http.ResponseWriter, r *http.Request, _ apiRequest) *
 
 func (a *Agent) postUnlock(w http.ResponseWriter, r *http.Request, _ apiRequest) *wire.Problem {
 	var in wire.Unlock
-	if p := readJSON(w, r, &in); p != nil {
+	if p := readSecret(w, r, &in, "passphrase"); p != nil {
 		return p
 	}
 	if err := a.Unlock(r.Context(), auditCaller(callerOf(r)), []byte(in.Passphrase)); err != nil {

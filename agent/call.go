@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -376,7 +375,7 @@ type gotten struct {
 const maxOwnAnswer = 1 << 20
 
 // ask makes a request of the agent's own with the credential, recorded like
-// any call.
+// any call. It erases body, which may have a secret in it.
 func (a *Agent) ask(ctx context.Context, cred *credential, method, path string, body []byte) (*gotten, *wire.Problem) {
 	c := &call{
 		agent: a, id: newCallID(), caller: a.selfCaller, slug: cred.Slug, cred: cred,
@@ -386,7 +385,8 @@ func (a *Agent) ask(ctx context.Context, cred *credential, method, path string, 
 	c.op = hubspot.Classify(method, c.target)
 	if body != nil {
 		c.header.Set("Content-Type", "application/json")
-		c.body = &upload{src: bytes.NewReader(body), length: int64(len(body)), limit: int64(len(body))}
+		c.body = ownUpload(body)
+		defer c.body.erase()
 	}
 	resp, problem := c.send(ctx)
 	if problem != nil {

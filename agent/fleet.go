@@ -18,11 +18,11 @@ const updateTimeout = 15 * time.Second
 
 // putPortal onboards a slug: verify, then write the store.
 func (a *Agent) putPortal(w http.ResponseWriter, r *http.Request, req apiRequest) *wire.Problem {
-	var in wire.PutPortal
-	if p := readJSON(w, r, &in); p != nil {
+	var in tokenBody
+	if p := readSecret(w, r, &in, putKeys...); p != nil {
 		return p
 	}
-	token := wire.NewToken(in.Token)
+	token := in.Token
 	if err := token.Check(); err != nil {
 		return wire.Errorf(wire.CodeBadRequest, "slug %s: %v", req.slug, err)
 	}
@@ -76,11 +76,11 @@ func (a *Agent) putPortal(w http.ResponseWriter, r *http.Request, req apiRequest
 
 // postTokenCheck asks HubSpot which portal a token opens, and keeps nothing.
 func (a *Agent) postTokenCheck(w http.ResponseWriter, r *http.Request, _ apiRequest) *wire.Problem {
-	var in wire.TokenCheck
-	if p := readJSON(w, r, &in); p != nil {
+	var in tokenBody
+	if p := readSecret(w, r, &in, checkKeys...); p != nil {
 		return p
 	}
-	token := wire.NewToken(in.Token)
+	token := in.Token
 	if err := token.Check(); err != nil {
 		return wire.Errorf(wire.CodeBadRequest, "%v", err)
 	}

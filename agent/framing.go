@@ -33,6 +33,7 @@ type guardedConn struct {
 	made     time.Time
 	readOnly bool // of the socket that it came on
 
+	buf   []byte                 // net/http's own, through which it reads heads and the beginning of bodies
 	fault atomic.Pointer[string] // what was wrong, once something was
 	scan  framing                // used by whoever reads: net/http reads one at a time
 }
@@ -41,6 +42,9 @@ var errFraming = errors.New("the request's body is framed ambiguously")
 
 // Read reads from the caller and follows the framing.
 func (c *guardedConn) Read(b []byte) (int, error) {
+	if c.buf == nil {
+		c.buf = b[:cap(b)] // the first read is one of the buffer's whole length
+	}
 	n, err := c.Conn.Read(b)
 	if c.fault.Load() != nil {
 		return n, err
@@ -54,6 +58,11 @@ func (c *guardedConn) Read(b []byte) (int, error) {
 	}
 	return n, err
 }
+
+// eraseBuffer erases what was read of the connection and is still in net/http's
+// buffer, which goes to another connection later on. It is for the goroutine
+// that handles a request; nothing can be read of the connection afterwards.
+func (c *guardedConn) eraseBuffer() { clear(c.buf) }
 
 // framed returns what was wrong with the connection's framing, or "".
 func (c *guardedConn) framed() string {

@@ -30,9 +30,8 @@ const (
 
 // A fleetRow is one row of a bulk request on its way.
 type fleetRow struct {
-	wire.FleetRow
+	tokenBody
 	slug   wire.Slug
-	token  wire.Token
 	fresh  *credential // verified, to be written
 	result wire.FleetResult
 
@@ -84,7 +83,9 @@ func (a *Agent) serveFleet(w http.ResponseWriter, r *http.Request, req apiReques
 	if k == nil {
 		return a.noKeys()
 	}
+	erase := eraseRead(w, r)
 	rows, p := readRows(r.Body)
+	erase()
 	if p != nil {
 		return p
 	}
@@ -105,7 +106,9 @@ func (a *Agent) serveFleet(w http.ResponseWriter, r *http.Request, req apiReques
 // row.
 func readRows(body io.Reader) ([]*fleetRow, *wire.Problem) {
 	sc := bufio.NewScanner(body)
-	sc.Buffer(make([]byte, maxFleetLine), maxFleetLine)
+	buf := make([]byte, maxFleetLine) // all that the scanner ever uses
+	defer clear(buf)
+	sc.Buffer(buf, maxFleetLine)
 	var rows []*fleetRow
 	for sc.Scan() {
 		line := bytes.TrimSpace(sc.Bytes())
@@ -117,14 +120,11 @@ func readRows(body io.Reader) ([]*fleetRow, *wire.Problem) {
 		}
 		row := &fleetRow{result: wire.FleetResult{Row: len(rows) + 1}}
 		rows = append(rows, row)
-		dec := json.NewDecoder(bytes.NewReader(line))
-		dec.DisallowUnknownFields()
-		if err := dec.Decode(&row.FleetRow); err != nil || dec.More() {
+		if err := decodeExactly(line, &row.tokenBody, rowKeys); err != nil {
 			row.reject(wire.Errorf(wire.CodeBadRequest, "row %d is no JSON object of slug, token and portalId", row.result.Row))
 			continue
 		}
 		row.result.Slug = wire.MaskTokens(wire.Printable(row.Slug))
-		row.token, row.Token = wire.NewToken(row.Token), ""
 		if err := row.check(); err != nil {
 			row.reject(wire.Errorf(wire.CodeBadRequest, "%v", err))
 		}
@@ -142,8 +142,8 @@ func (f *fleetRow) check() (err error) {
 		return err
 	}
 	switch {
-	case f.token.Check() != nil:
-		return f.token.Check()
+	case f.Token.Check() != nil:
+		return f.Token.Check()
 	case f.PortalID < 0:
 		return errors.New("portalId " + strconv.FormatInt(f.PortalID, 10) + " is no portal's number")
 	case !credstore.ValidKind(f.Kind):
@@ -159,7 +159,7 @@ func rejectTwins(rows []*fleetRow) {
 	for _, row := range rows {
 		if row.result.Result == "" {
 			slugs[row.Slug] = append(slugs[row.Slug], row)
-			tokens[row.token] = append(tokens[row.token], row)
+			tokens[row.Token] = append(tokens[row.Token], row)
 		}
 	}
 	for _, twins := range slugs {
@@ -226,7 +226,7 @@ func verifyRows(ctx context.Context, k *keyring, rows []*fleetRow, workers int,
 // verifyNewcomer verifies a row for onboarding.
 func (a *Agent) verifyNewcomer(ctx context.Context, k *keyring, row *fleetRow) {
 	if c := k.credential(row.slug.String()); c != nil {
-		if !sameToken(c.Token, row.token) || row.PortalID != 0 && row.PortalID != c.PortalID {
+		if !sameToken(c.Token, row.Token) || row.PortalID != 0 && row.PortalID != c.PortalID {
 			row.reject(errExists(row.slug))
 			return
 		}
@@ -234,7 +234,7 @@ func (a *Agent) verifyNewcomer(ctx context.Context, k *keyring, row *fleetRow) {
 		return
 	}
 	p := retried(ctx, func() (p *wire.Problem) {
-		row.fresh, p = a.newcomer(ctx, credstore.Entry{Slug: row.slug, Token: row.token, PortalID: row.PortalID, Kind: row.Kind})
+		row.fresh, p = a.newcomer(ctx, credstore.Entry{Slug: row.slug, Token: row.Token, PortalID: row.PortalID, Kind: row.Kind})
 		return p
 	})
 	if p == nil {

@@ -34,11 +34,11 @@ type rotation struct {
 
 // postRotate gives a slug a new token of the same portal.
 func (a *Agent) postRotate(w http.ResponseWriter, r *http.Request, req apiRequest) *wire.Problem {
-	var in wire.Rotate
-	if p := readJSON(w, r, &in); p != nil {
+	var in tokenBody
+	if p := readSecret(w, r, &in, rotateKeys...); p != nil {
 		return p
 	}
-	token := wire.NewToken(in.Token)
+	token := in.Token
 	if err := token.Check(); err != nil {
 		return wire.Errorf(wire.CodeBadRequest, "slug %s: %v", req.slug, err)
 	}
@@ -106,13 +106,13 @@ func (a *Agent) verifyRotation(ctx context.Context, k *keyring, row *fleetRow) {
 			row.reject(wire.Errorf(wire.CodeIdentityMismatch, "slug %s is portal %d in the store, not %d", row.slug, c.PortalID, row.PortalID))
 			return
 		}
-		if sameToken(c.Token, row.token) {
+		if sameToken(c.Token, row.Token) {
 			row.result.Result, row.result.PortalID = wire.RowExists, c.PortalID
 			return
 		}
 	}
 	p := retried(ctx, func() (p *wire.Problem) {
-		row.rotation, p = a.newRotation(ctx, k, row.slug, row.token)
+		row.rotation, p = a.newRotation(ctx, k, row.slug, row.Token)
 		return p
 	})
 	if p != nil {

@@ -46,6 +46,26 @@ type part struct {
 	at int // how much it has taken of what is kept
 }
 
+// ownUpload is a body of the agent's own, which it owns from then on.
+func ownUpload(body []byte) *upload {
+	u := &upload{length: int64(len(body)), limit: int64(len(body)), kept: body, end: io.EOF}
+	u.read.Store(u.length)
+	u.begun.Store(true)
+	u.whole.Store(true)
+	return u
+}
+
+// erase erases what is kept. No attempt reads anything more.
+func (u *upload) erase() {
+	if u == nil {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	clear(u.kept)
+	u.kept, u.part = nil, nil
+}
+
 // begin lets HubSpot's answer start while the body is still being read, and
 // returns what ends that: where HubSpot answered before it had the whole body,
 // the caller is not waited for.

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 	"strings"
 	"time"
@@ -121,10 +120,8 @@ func (a *Agent) whose(ctx context.Context, c *credential) (*hubspot.Account, *wi
 
 // tokenInfo asks access-token-info about the credential's token.
 func (a *Agent) tokenInfo(ctx context.Context, c *credential) (*gotten, *wire.Problem) {
-	body, err := json.Marshal(map[string]string{"tokenKey": c.Token.Reveal()})
-	if err != nil {
-		return nil, wire.Errorf(wire.CodeInternal, "access-token-info: %v", err)
-	}
+	body := append(make([]byte, 0, len(`{"tokenKey":}`)+c.Token.SizeJSON()), `{"tokenKey":`...)
+	body = append(c.Token.AppendJSON(body), '}')
 	return a.ask(ctx, c, http.MethodPost, hubspot.TokenInfoPath, body)
 }
 

@@ -85,7 +85,9 @@ func (u *upload) send() error {
 			} else {
 				left -= int64(n)
 			}
-			if err := u.write(piece, left == 0); err != nil {
+			err := u.write(piece, left == 0)
+			clear(piece) // bodies are nobody's to find in memory: one of ours has a token
+			if err != nil {
 				return err
 			}
 		}
