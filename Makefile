@@ -5,6 +5,8 @@ BIN     := bin
 FUZZTIME ?= 30s
 
 export CGO_ENABLED ?= 0
+# runtime/secret erases what decryption leaves behind, where the toolchain has it.
+export GOEXPERIMENT ?= $(shell GOEXPERIMENT=runtimesecret $(GO) version >/dev/null 2>&1 && echo runtimesecret)
 LDFLAGS := -s -w -buildid= -X github.com/hsagent/hsagentd/wire.Version=$(VERSION)
 GOBUILD := $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/hsagent/hsagentd/auditstore/chain"
 	"github.com/hsagent/hsagentd/wire"
+	"github.com/hsagent/hsagentd/wire/secret"
 )
 
 // A route is one method and path of the agent's own API.
@@ -174,6 +175,7 @@ func (a *Agent) status(visible func(slug string) bool) wire.Status {
 		CallsInFlight:   int(a.inFlight.Load()),
 		Upstream:        a.up.Base(),
 		SocketActivated: a.cfg.SocketActivated,
+		TokenMemory:     string(secret.Memory()),
 	}
 	for _, s := range []wire.State{wire.StateReady, wire.StateUnverified, wire.StateQuarantined, wire.StateRejected} {
 		st.Portals[string(s)] = 0

@@ -94,6 +94,7 @@ type Status struct {
 	CallsInFlight   int            `json:"callsInFlight"`
 	Upstream        string         `json:"upstream"`
 	SocketActivated bool           `json:"socketActivated"`
+	TokenMemory     string         `json:"tokenMemory,omitempty"` // hidden, locked or plain: see package secret
 }
 
 // StoreStatus tells which store the agent serves.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/hsagent/hsagentd/wire"
+	"github.com/hsagent/hsagentd/wire/secret"
 )
 
 // ErrBroken says that a connection which had served before broke before the
@@ -135,7 +136,11 @@ var endOfHead = []byte("\r\n\r\n")
 // keeps a copy: the token has a Write of its own, behind a larger one that has
 // grown the buffer in which TLS encrypts it in place.
 func authorize(w net.Conn, token wire.Token) (err error) {
-	token.Expose(func(b []byte) { _, err = w.Write(b) })
+	token.Expose(func(b []byte) {
+		// Should TLS take another buffer, which it has to grow, it drops one
+		// with the token in it: where it can be, that is erased too.
+		secret.Do(func() { _, err = w.Write(b) })
+	})
 	return err
 }
 

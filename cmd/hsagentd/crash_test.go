@@ -78,6 +78,15 @@ func (s *site) path(name string) string { return filepath.Join(s.home, name) }
 // start starts a daemon and waits until it answers.
 func (s *site) start() *exec.Cmd {
 	s.t.Helper()
+	cmd := s.command()
+	require.NoError(s.t, cmd.Start())
+	s.await()
+	return cmd
+}
+
+// command is a daemon that was not started yet. Its log is a file of its own.
+func (s *site) command() *exec.Cmd {
+	s.t.Helper()
 	s.started++
 	cmd := exec.CommandContext(s.t.Context(), filepath.Join(binaries, "hsagentd"),
 		"--socket", s.path("s/a.sock"), "--store", s.path("store.age"), "--identity", s.path("identity.txt"),
@@ -85,15 +94,19 @@ func (s *site) start() *exec.Cmd {
 	cmd.Env = []string{"HOME=" + s.home, "XDG_RUNTIME_DIR=" + s.home}
 	log, err := os.Create(s.path(fmt.Sprintf("log.%d", s.started)))
 	require.NoError(s.t, err)
-	defer log.Close()
+	s.t.Cleanup(func() { _ = log.Close() })
 	cmd.Stderr = log
-	require.NoError(s.t, cmd.Start())
+	return cmd
+}
+
+// await waits until the daemon answers.
+func (s *site) await() {
+	s.t.Helper()
 	s.client = wire.NewClient(s.path("s/a.sock"))
 	require.Eventually(s.t, func() bool {
 		_, err := s.client.Status(s.t.Context())
 		return err == nil
 	}, time.Minute, 5*time.Millisecond, "the daemon of start %d does not answer", s.started)
-	return cmd
 }
 
 // load makes calls with so many workers until ctx ends. Each call has a number

@@ -19,7 +19,12 @@ import (
 // binaries is the directory of hsagentd and hsctl, built once.
 var binaries string
 
-func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+func TestMain(m *testing.M) {
+	if url := os.Getenv(plainClient); url != "" {
+		os.Exit(runPlainClient(url))
+	}
+	os.Exit(buildAndRun(m))
+}
 
 func buildAndRun(m *testing.M) int {
 	dir, err := os.MkdirTemp("/tmp", "hsb")

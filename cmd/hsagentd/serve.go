@@ -20,6 +20,7 @@ import (
 	"github.com/hsagent/hsagentd/agent"
 	"github.com/hsagent/hsagentd/auditstore"
 	"github.com/hsagent/hsagentd/wire"
+	"github.com/hsagent/hsagentd/wire/secret"
 	"golang.org/x/sys/unix"
 )
 
@@ -171,6 +172,9 @@ func (d *daemon) run(ctx context.Context, ready func()) (err error) {
 	}
 	d.log.InfoContext(ctx, "serving", "version", wire.Version, "socket", d.sock.path, "activated", d.sock.activated,
 		"upstream", up.Base(), "store", d.cfg.Store, "audit", d.cfg.AuditDir)
+	if secret.Memory() == secret.Plain {
+		d.log.WarnContext(ctx, "tokens are in memory that may be swapped: RLIMIT_MEMLOCK is used up, or the system has no such pages")
+	}
 	return d.serve(ctx, ready)
 }
 
