@@ -23,6 +23,9 @@ func TestMain(m *testing.M) {
 	if url := os.Getenv(plainClient); url != "" {
 		os.Exit(runPlainClient(url))
 	}
+	if pid := os.Getenv(intruder); pid != "" {
+		os.Exit(intrude(pid))
+	}
 	os.Exit(buildAndRun(m))
 }
 
