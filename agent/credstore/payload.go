@@ -5,6 +5,7 @@ import (
 	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -129,9 +130,7 @@ func payloadCipher(fileKey, nonce []byte) (cipher.AEAD, error) {
 // chunkNonce is a chunk's number, in eleven bytes, and whether it is the last.
 func chunkNonce(number uint64, last bool) []byte {
 	n := make([]byte, chacha20poly1305.NonceSize)
-	for i := range 8 {
-		n[10-i] = byte(number >> (8 * i))
-	}
+	binary.BigEndian.PutUint64(n[3:11], number)
 	if last {
 		n[11] = 1
 	}
