@@ -63,11 +63,12 @@ func TestScripts(t *testing.T) {
 					ts.Fatalf("exit code %d, want %d", got, want)
 				}
 			},
-			// agent damaged|hostile|healthy|locked: make the fake agent so.
+			// agent damaged|large|hostile|healthy|locked: make the fake agent so.
 			"agent": func(ts *testscript.TestScript, _ bool, args []string) {
 				a := agentOf(ts)
 				a.set(func() {
 					a.damaged = a.damaged || args[0] == "damaged"
+					a.large = a.large || args[0] == "large"
 					a.hostile = a.hostile || args[0] == "hostile"
 					a.healthy = a.healthy || args[0] == "healthy"
 					a.locked = a.locked || args[0] == "locked"
