@@ -103,10 +103,16 @@ func (s *site) command() *exec.Cmd {
 func (s *site) await() {
 	s.t.Helper()
 	s.client = wire.NewClient(s.path("s/a.sock"))
-	require.Eventually(s.t, func() bool {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		_, err := s.client.Status(s.t.Context())
-		return err == nil
-	}, time.Minute, 5*time.Millisecond, "the daemon of start %d does not answer", s.started)
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			said, _ := os.ReadFile(s.path(fmt.Sprintf("log.%d", s.started))) // what there is of it
+			require.NoError(s.t, err, "the daemon of start %d does not answer; it says:\n%s", s.started, said)
+		}
+	}
 }
 
 // load makes calls with so many workers until ctx ends. Each call has a number
