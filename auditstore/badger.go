@@ -61,6 +61,9 @@ func openBadger(o badger.Options) (db *badger.DB, err error) {
 	if o.ValueThreshold <= chain.MaxRecord+chain.SaltSize {
 		return nil, fmt.Errorf("open %s: a value threshold of %d is too low for records", o.Dir, o.ValueThreshold)
 	}
+	if err := checkTables(o); err != nil {
+		return nil, err
+	}
 	db, err = badger.Open(o)
 	var errno syscall.Errno
 	switch {

@@ -2,12 +2,16 @@ package auditstore_test
 
 import (
 	"bufio"
+	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -40,9 +44,18 @@ func TestMain(m *testing.M) {
 // acknowledged intent as "<seq> <leaf>".
 func writeUntilKilled(dir string) error {
 	ctx := context.Background()
-	s, err := auditstore.Open(ctx, auditstore.Config{Dir: dir, MinFree: 1})
+	floor, err := strconv.ParseUint(cmp.Or(os.Getenv("AUDIT_TEST_FLOOR"), "1"), 10, 64)
 	if err != nil {
 		return err
+	}
+	s, err := auditstore.Open(ctx, auditstore.Config{Dir: dir, MinFree: floor})
+	if err != nil {
+		return err
+	}
+	if os.Getenv("AUDIT_TEST_LIE") != "" {
+		if err := lieAboutSyncs(); err != nil {
+			return err
+		}
 	}
 	fmt.Println("open")
 	var mu sync.Mutex
@@ -74,15 +87,28 @@ func writeUntilKilled(dir string) error {
 // returns all that were acknowledged.
 func kill(t testing.TB, dir string, n int) map[uint64]string {
 	t.Helper()
+	acked, _ := writeUntil(t, dir, n, func(cmd *exec.Cmd) { require.NoError(t, cmd.Process.Signal(syscall.SIGKILL)) })
+	return acked
+}
+
+// writeUntil runs the writer, with more in its environment, and calls end after
+// n acknowledged records, unless the writer has ended before. It returns all
+// that were acknowledged and what the writer said when it ended.
+func writeUntil(t testing.TB, dir string, n int, end func(cmd *exec.Cmd), env ...string) (map[uint64]string, string) {
+	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "AUDIT_TEST_WRITER="+dir)
-	cmd.Stderr = os.Stderr
+	cmd.Env = append(append(os.Environ(), "AUDIT_TEST_WRITER="+dir), env...)
+	var said bytes.Buffer
+	cmd.Stderr = &said
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
 	in := bufio.NewReader(out)
 	line, err := in.ReadString('\n')
-	require.NoError(t, err)
+	if err != nil {
+		_ = cmd.Wait() // said is whole then
+		require.NoError(t, err, "%s", said.String())
+	}
 	require.Equal(t, "open\n", line)
 	acked := map[uint64]string{}
 	for {
@@ -97,11 +123,11 @@ func kill(t testing.TB, dir string, n int) map[uint64]string {
 		require.NoError(t, err, "%q", line)
 		acked[seq] = leaf
 		if len(acked) == n {
-			require.NoError(t, cmd.Process.Signal(syscall.SIGKILL))
+			end(cmd)
 		}
 	}
 	require.Error(t, cmd.Wait())
-	return acked
+	return acked, said.String()
 }
 
 // killed is the directory of a log whose writer was killed.
@@ -129,33 +155,67 @@ func TestThreat03Killed(t *testing.T) {
 			acked[seq] = leaf
 		}
 		s := open(t, dir)
-		open := map[string]int{}
-		next := uint64(0)
-		slugSeq := map[string]uint64{}
-		for _, rec := range all(t, s, chain.Filter{}) {
-			require.Equal(t, next, rec.Seq, "a gap")
-			next++
-			require.Equal(t, slugSeq[rec.ClientSlug], *rec.SlugSeq)
-			slugSeq[rec.ClientSlug]++
-			if rec.Kind == chain.CallIntent {
-				open[rec.CallID]++
-			} else {
-				open[rec.CallID]--
-			}
-		}
-		for id, n := range open {
-			require.Zero(t, n, "call %s has no end", id)
-		}
-		verified(t, s)
+		requireStanding(t, s)
 		require.NoError(t, s.Close())
 	}
-	s := open(t, dir)
-	leaves := map[uint64]bool{}
-	require.NoError(t, s.Records(t.Context(), chain.Filter{Kind: chain.CallIntent}, func(_ []byte, rec *chain.Record) error {
-		leaves[rec.Seq] = true
+	requireAcked(t, open(t, dir), acked)
+}
+
+// requireStanding checks what holds of every log that was opened: no number is
+// missing, every call has an end, and the hashes agree.
+func requireStanding(t testing.TB, s *auditstore.Store) {
+	t.Helper()
+	open := map[string]int{}
+	next := uint64(0)
+	slugSeq := map[string]uint64{}
+	for _, rec := range all(t, s, chain.Filter{}) {
+		require.Equal(t, next, rec.Seq, "a gap")
+		next++
+		if rec.ClientSlug != "" {
+			require.Equal(t, slugSeq[rec.ClientSlug], *rec.SlugSeq)
+			slugSeq[rec.ClientSlug]++
+		}
+		switch rec.Kind {
+		case chain.CallIntent:
+			open[rec.CallID]++
+		case chain.CallOutcome, chain.CallInterrupted:
+			open[rec.CallID]--
+		}
+	}
+	for id, n := range open {
+		require.Zero(t, n, "call %s has no end", id)
+	}
+	verified(t, s)
+}
+
+// requireAcked checks that no intent is lost that was acknowledged.
+func requireAcked(t testing.TB, s *auditstore.Store, acked map[uint64]string) {
+	t.Helper()
+	require.Empty(t, lost(t, s, acked), "acknowledged and lost")
+}
+
+// lost returns the acknowledged intents that the log lacks.
+func lost(t testing.TB, s *auditstore.Store, acked map[uint64]string) []uint64 {
+	t.Helper()
+	there, first := map[uint64]bool{}, uint64(math.MaxUint64)
+	for seq := range acked {
+		first = min(first, seq)
+	}
+	f := chain.Filter{Kind: chain.CallIntent}
+	if first > 0 && len(acked) > 0 {
+		before := first - 1
+		f.After = &before
+	}
+	require.NoError(t, s.Records(t.Context(), f, func(_ []byte, rec *chain.Record) error {
+		there[rec.Seq] = true
 		return nil
 	}))
+	var out []uint64
 	for seq := range acked {
-		require.True(t, leaves[seq], "record %d was acknowledged and is lost", seq)
+		if !there[seq] {
+			out = append(out, seq)
+		}
 	}
+	slices.Sort(out)
+	return out
 }

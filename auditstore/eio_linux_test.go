@@ -20,20 +20,34 @@ import (
 
 // failCall makes the kernel answer a system call of this whole process with
 // EIO from now on, by a seccomp filter: a disk whose syncs begin to fail.
-func failCall(nr uint32) error {
+func failCall(nr uint32) error { return answerCall(nr, unix.EIO) }
+
+// answerCall makes the kernel answer a system call of this whole process from
+// now on, without doing it; 0 is a lie about a success.
+func answerCall(nr uint32, errno unix.Errno) error {
 	filter := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the call's number
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: nr, Jf: 1},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EIO)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
 	}
 	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
 	}
-	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog)))
-	if errno != 0 {
-		return errno
+	_, _, failed := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog)))
+	if failed != 0 {
+		return failed
+	}
+	return nil
+}
+
+// lieAboutSyncs makes every sync of this process a success that does nothing.
+func lieAboutSyncs() error {
+	for _, nr := range []uint32{unix.SYS_MSYNC, unix.SYS_FDATASYNC, unix.SYS_FSYNC, unix.SYS_SYNC_FILE_RANGE, unix.SYS_SYNCFS} {
+		if err := answerCall(nr, 0); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -65,6 +65,9 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		if s.db != nil {
 			err = errors.Join(err, s.db.Close())
 		}
+		if s.before != nil {
+			err = errors.Join(err, s.before.restore())
+		}
 		if s.witness != nil {
 			err = errors.Join(err, s.witness.close())
 		}
@@ -94,6 +97,9 @@ type found struct {
 
 func look(dir string) (*found, error) {
 	f := &found{layout: layoutOf(dir)}
+	if err := putBack(f.badger); err != nil {
+		return nil, err
+	}
 	hasBadger, err := exists(filepath.Join(f.badger, "MANIFEST"))
 	if err != nil {
 		return nil, fmt.Errorf("look for the audit log: %w", err)
@@ -132,6 +138,9 @@ func (s *Store) open(ctx context.Context) ([]*chain.Record, error) {
 	if err != nil {
 		return nil, withMend(err)
 	}
+	if s.before, err = keepBefore(f); err != nil {
+		return nil, err
+	}
 	o := badgerOptions(f.badger, &badgerLog{log: s.cfg.Log, fail: s.latch})
 	if values := s.dir.valueDir(); values != "" {
 		o = o.WithValueDir(values)
@@ -153,6 +162,9 @@ func (s *Store) open(ctx context.Context) ([]*chain.Record, error) {
 	}
 	own, err := s.startSigner(t)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.before.drop(); err != nil {
 		return nil, err
 	}
 	if err := s.start(f, t); err != nil {
@@ -307,7 +319,7 @@ func readTail(ctx context.Context, txn *badger.Txn, f *found) (*tail, error) {
 		return t, nil
 	}
 	if err := checkFormat(txn); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", f.badger, err)
 	}
 	t.reconcile(f.history, size, start)
 	if !t.report.OK() {

@@ -59,6 +59,7 @@ type Store struct {
 	dir     *dir
 	db      *badger.DB
 	witness *witness
+	before  *keep // the database before it was opened, until the log is known to be sound
 	seq     sequencer
 	sign    signer
 	notes   []string

@@ -53,8 +53,8 @@ func (s *Store) Verify(ctx context.Context, progress func(done, total uint64)) (
 	return v.report, err
 }
 
-// Check verifies the log in dir, which no process may have open. It writes
-// nothing to the log; after a crash Badger must be let to tidy up its files.
+// Check verifies the log in dir, which no process may have open. It
+// changes nothing: what Badger tidies up after a crash is put back.
 func Check(ctx context.Context, dir string, log *slog.Logger) (chain.Report, error) {
 	return CheckSigned(ctx, Config{Dir: dir, Log: log})
 }
@@ -76,6 +76,11 @@ func check(ctx context.Context, c *Config) (r chain.Report, err error) {
 	if err != nil {
 		return r, err
 	}
+	before, err := keepBefore(f)
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, before.restore()) }()
 	o := badgerOptions(f.badger, &badgerLog{log: c.Log})
 	db, err := openBadger(o.WithReadOnly(true))
 	if errors.Is(err, badger.ErrTruncateNeeded) {
