@@ -100,6 +100,7 @@ type Agent struct {
 	inFlight atomic.Int64
 	lastUse  atomic.Int64 // when a call was admitted or the agent unlocked last, in Unix nanoseconds
 	refused  refusals
+	doors    *doors
 
 	policy    atomic.Pointer[loadedPolicy]
 	badPolicy atomic.Pointer[refusal] // why a newer policy was refused, or nil
@@ -150,6 +151,7 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 		guard:   credstore.NewGuard(cfg.StorePath, cfg.Log),
 		journal: credstore.OpenJournal(cfg.StorePath),
 		kept:    make(chan struct{}, 1),
+		doors:   newDoors(),
 		unused:  make(chan struct{}, 1),
 		digests: peer.NewDigests(),
 		started: time.Now(),

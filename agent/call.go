@@ -112,6 +112,9 @@ func (a *Agent) parseCall(r *http.Request) (*call, *wire.Problem) {
 // admit decides without any I/O whether the call may be made, and takes the
 // slug's credential.
 func (a *Agent) admit(c *call, r *http.Request) *wire.Problem {
+	if connOf(r).spare {
+		return wire.Errorf(wire.CodeBusy, "the agent has too many connections, and keeps the last few for its status: try again").After(time.Second)
+	}
 	k := a.keys.Load()
 	if k == nil {
 		return a.noKeys()

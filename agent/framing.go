@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"container/list"
 	"errors"
 	"net"
 	"strconv"
@@ -29,6 +30,14 @@ type guardedConn struct {
 	net.Conn
 	caller  *peer.Caller
 	audited *chain.Caller // caller as records keep it; never changed
+	doors   *doors        // nil: not counted
+
+	// Of doors, under its lock.
+	waits   *list.Element // while no request is at work
+	waiting time.Time     // since when
+	gone    bool          // closed for another connection
+	left    bool          // not counted any more
+	spare   bool          // for all but calls; set once
 
 	made     time.Time
 	readOnly bool // of the socket that it came on
@@ -39,6 +48,14 @@ type guardedConn struct {
 }
 
 var errFraming = errors.New("the request's body is framed ambiguously")
+
+// Close closes the connection and makes room for another.
+func (c *guardedConn) Close() error {
+	if c.doors != nil {
+		c.doors.leave(c)
+	}
+	return c.Conn.Close()
+}
 
 // Read reads from the caller and follows the framing.
 func (c *guardedConn) Read(b []byte) (int, error) {

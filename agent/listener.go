@@ -42,7 +42,13 @@ func (l *peerListener) Accept() (net.Conn, error) {
 			l.agent.turnAway(conn, caller)
 			continue
 		}
-		return &guardedConn{Conn: conn, caller: caller, audited: auditCaller(caller), made: time.Now(), readOnly: l.readOnly}, nil
+		c := &guardedConn{Conn: conn, caller: caller, audited: auditCaller(caller), made: time.Now(), readOnly: l.readOnly}
+		if problem := l.agent.doors.enter(c, l.agent.mayManage(caller)); problem != nil {
+			l.agent.refused.count(problem.Code)
+			refuseConn(conn, problem)
+			continue
+		}
+		return c, nil
 	}
 }
 
@@ -63,10 +69,15 @@ func (a *Agent) turnAway(conn net.Conn, caller *peer.Caller) {
 	rec.Rule = ruleSocket
 	a.recordDenial(a.ctx, rec)
 	a.log.Warn("connection refused", "caller_uid", caller.UID, "caller_pid", caller.PID)
+	refuseConn(conn, p)
+}
+
+// refuseConn answers a connection without reading from it, and closes it.
+func refuseConn(conn net.Conn, p *wire.Problem) {
 	body := encodeProblem(p)
 	_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // the answer fits the socket's buffer
-	_, _ = fmt.Fprintf(conn, "HTTP/1.1 403 Forbidden\r\nContent-Type: %s\r\n%s: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
-		wire.ProblemType, wire.HeaderError, p.Code, len(body), body) // a courtesy: the refusal stands without it
+	_, _ = fmt.Fprintf(conn, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\n%s: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
+		p.Status, http.StatusText(p.Status), wire.ProblemType, wire.HeaderError, p.Code, len(body), body) // a courtesy: the refusal stands without it
 	_ = conn.Close()
 }
 

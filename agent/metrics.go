@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -66,6 +67,15 @@ func (a *Agent) writeMetrics(w io.Writer, visible func(slug string) bool) {
 	m.sample(truth(st.Locked))
 	m.family("hsagent_calls_in_flight", "gauge", "Calls under way.")
 	m.sample(float64(st.CallsInFlight))
+	used, limit := openFDs()
+	m.family("hsagent_connections", "gauge", "Connections of callers.")
+	m.sample(float64(a.doors.count()))
+	m.family("process_open_fds", "gauge", "File descriptors that are open.")
+	m.sample(float64(used))
+	m.family("process_max_fds", "gauge", "File descriptors that may be open.")
+	m.sample(float64(limit))
+	m.family("go_goroutines", "gauge", "Goroutines.")
+	m.sample(float64(runtime.NumGoroutine()))
 	m.family("hsagent_audit_records", "gauge", "Records in the audit log.")
 	m.sample(float64(st.Audit.Size))
 	m.family("hsagent_audit_durable_records", "gauge", "Records in the audit log that are synced to disk.")

@@ -45,6 +45,11 @@ func (a *Agent) newServer() *http.Server {
 // ServeHTTP refuses what may not come in and leads the rest to its handler.
 func (a *Agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer a.contain(w, r)
+	done, ok := a.doors.work(connOf(r))
+	if !ok {
+		panic(http.ErrAbortHandler) // it was closed a moment ago, for a newer one
+	}
+	defer done()
 	if time.Since(connOf(r).made) > maxConnLife {
 		w.Header().Set("Connection", "close")
 	}
