@@ -3,6 +3,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 BIN     := bin
 FUZZTIME ?= 30s
+SOAK     ?= 10m
 
 export CGO_ENABLED ?= 0
 # runtime/secret erases what decryption leaves behind, where the toolchain has it.
@@ -80,8 +81,16 @@ vuln: ## look for known vulnerabilities (needs the network)
 systemd-test: build ## boot a real systemd in namespaces and make a call through the socket (root)
 	packaging/systemd-test/run.sh
 
+.PHONY: faults
+faults: ## cut the power, fill disks, spoil files under a log, and check what must hold (root)
+	packaging/faults/run.sh
+
+.PHONY: soak
+soak: ## load and mixed faults for SOAK (10m); what the daemon holds must be back where it was
+	HSAGENT_SOAK=$(SOAK) $(GO) test -tags faults -count 1 -timeout 2h -v -run '^TestFaultSoak$$' ./cmd/hsagentd
+
 .PHONY: check
-check: tidy-check lint test systemd-test ## what CI runs
+check: tidy-check lint test systemd-test faults ## what CI runs
 
 .PHONY: clean
 clean: ## remove what was built

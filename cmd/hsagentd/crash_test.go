@@ -1,13 +1,18 @@
 package main_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/hex"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -34,12 +39,15 @@ type site struct {
 	client  *wire.Client
 	calls   atomic.Int64
 	started int
+	audit   string   // the log's directory
+	wrap    []string // a command that becomes the daemon, with its arguments
 }
 
 // newSite makes a site of n portals without limits.
 func newSite(t *testing.T, n int) *site {
 	t.Helper()
 	s := &site{t: t, home: shortDir(t)}
+	s.audit = s.path("audit")
 	portals := make([]sandbox.Portal, n)
 	for i := range portals {
 		portals[i] = sandbox.Portal{
@@ -88,9 +96,10 @@ func (s *site) start() *exec.Cmd {
 func (s *site) command() *exec.Cmd {
 	s.t.Helper()
 	s.started++
-	cmd := exec.CommandContext(s.t.Context(), filepath.Join(binaries, "hsagentd"),
+	args := append(slices.Clone(s.wrap), filepath.Join(binaries, "hsagentd"),
 		"--socket", s.path("s/a.sock"), "--store", s.path("store.age"), "--identity", s.path("identity.txt"),
-		"--audit-dir", s.path("audit"), "--upstream", s.url, "--upstream-ca", s.path("ca.pem"))
+		"--audit-dir", s.audit, "--upstream", s.url, "--upstream-ca", s.path("ca.pem"))
+	cmd := exec.CommandContext(s.t.Context(), args[0], args[1:]...)
 	cmd.Env = []string{"HOME=" + s.home, "XDG_RUNTIME_DIR=" + s.home}
 	log, err := os.Create(s.path(fmt.Sprintf("log.%d", s.started)))
 	require.NoError(s.t, err)
@@ -163,7 +172,7 @@ func TestThreat03KillAtRandomPoints(t *testing.T) {
 // requireWhole checks the log against what the sandbox saw.
 func (s *site) requireWhole() {
 	t := s.t
-	store, err := auditstore.Open(t.Context(), auditstore.Config{Dir: s.path("audit"), Actor: "test"})
+	store, err := auditstore.Open(t.Context(), auditstore.Config{Dir: s.audit, Actor: "test"})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, store.Close()) }()
 	report, err := store.Verify(t.Context(), func(uint64, uint64) {})
@@ -201,10 +210,39 @@ func (s *site) requireWhole() {
 	arrivals := map[string]int{}
 	for _, r := range s.hub.Requests() {
 		arrivals[r.Method+" "+r.Target]++
+		var n int
+		if _, err := fmt.Sscanf(r.Target, "/crm/v3/objects/contacts?after=%d", &n); err == nil {
+			require.Equal(t, int64(1000+n%len(s.slugs)), r.PortalID, "%s came with another portal's token", r.Target)
+		}
 	}
+	s.requireClean()
 	require.NotEmpty(t, arrivals)
 	for target, n := range arrivals {
 		require.LessOrEqual(t, n, intents[target], "arrived more often than recorded: %s", target)
 	}
 	t.Logf("%d records, %d intents, %d requests arrived, %d starts", next, len(ends), len(s.hub.Requests()), s.started)
+}
+
+// requireClean looks for the portals' tokens in every file that the daemon
+// left, but for the store, which is encrypted, and the identity.
+func (s *site) requireClean() {
+	t := s.t
+	var needles []string
+	for i := range s.slugs {
+		raw := s.hub.ActiveToken(int64(1000 + i)).Reveal()
+		needles = append(needles, raw[8:], hex.EncodeToString([]byte(raw)), base64.RawStdEncoding.EncodeToString([]byte(raw))[:40])
+	}
+	require.NoError(t, filepath.WalkDir(s.home, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, n := range needles {
+			require.False(t, bytes.Contains(b, []byte(n)), "%s has a token in it", path)
+		}
+		return nil
+	}))
 }

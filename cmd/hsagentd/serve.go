@@ -175,6 +175,13 @@ func (d *daemon) run(ctx context.Context, ready func()) (err error) {
 	if secret.Memory() == secret.Plain {
 		d.log.WarnContext(ctx, "tokens are in memory that may be swapped: RLIMIT_MEMLOCK is used up, or the system has no such pages")
 	}
+	watchCtx, stopWatch := context.WithCancel(ctx)
+	var watches sync.WaitGroup
+	watches.Go(func() { d.sock.watch(watchCtx, d.env, socketGroup, d.log) })
+	if d.readOnly != nil {
+		watches.Go(func() { d.readOnly.watch(watchCtx, d.env, readOnlyGroup, d.log) })
+	}
+	defer func() { stopWatch(); watches.Wait() }()
 	return d.serve(ctx, ready)
 }
 
@@ -190,10 +197,10 @@ func (d *daemon) serve(ctx context.Context, ready func()) error {
 	d.tell(func(n *notifier) { n.ready(ctx) })
 	served := make(chan error, 2)
 	sockets := 1
-	go func() { served <- d.agent.Serve(d.sock.Listener) }()
+	go func() { served <- d.agent.Serve(d.sock) }()
 	if d.readOnly != nil {
 		sockets++
-		go func() { served <- d.agent.ServeReadOnly(d.readOnly.Listener) }()
+		go func() { served <- d.agent.ServeReadOnly(d.readOnly) }()
 	}
 	ready()
 

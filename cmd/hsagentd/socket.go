@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -23,11 +24,15 @@ var socketNames = []string{"api", "hsagentd.socket"}
 
 // A socket is the listener, and what is to be undone at the end.
 type socket struct {
-	net.Listener
 	path      string
-	activated bool     // systemd made it and keeps it
-	made      identity // of the file that we made
+	activated bool        // systemd made it and keeps it
+	made      identity    // of the file that we made
+	mode      fs.FileMode // of it
 	lock      *lockFile
+
+	mu sync.Mutex
+	net.Listener
+	shut bool // closed for good
 }
 
 // An identity tells a file from another one that took its name.
@@ -160,7 +165,7 @@ func (s *socket) listen(ctx context.Context, e *env, gid int) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("set the socket's rights: %w", err), u.Close())
 	}
-	s.made = identityOf(info)
+	s.made, s.mode = identityOf(info), mode
 	return nil
 }
 

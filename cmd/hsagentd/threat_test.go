@@ -218,6 +218,43 @@ func TestThreat35SocketPathIsTaken(t *testing.T) {
 		_, err = os.Lstat(r.socket)
 		require.ErrorIs(t, err, os.ErrNotExist)
 	})
+	t.Run("removed while it runs", func(t *testing.T) {
+		r := start(t)
+		answers := func() bool {
+			_, err := wire.NewClient(r.socket).Status(t.Context())
+			return err == nil
+		}
+		for name, remove := range map[string]func() error{
+			"the socket":    func() error { return os.Remove(r.socket) },
+			"renamed":       func() error { return os.Rename(r.socket, r.socket+".old") },
+			"the directory": func() error { return os.RemoveAll(filepath.Dir(r.socket)) },
+		} {
+			require.NoError(t, remove(), name)
+			require.False(t, answers(), name)
+			require.Eventually(t, answers, 20*time.Second, 20*time.Millisecond, "%s: %s", name, r.log(t))
+			info, err := os.Lstat(r.socket)
+			require.NoError(t, err)
+			require.Equal(t, os.ModeSocket|0o600, info.Mode(), name)
+			_, code := outputOf(t, hsagentd(t, r.home, nil))
+			require.Equal(t, 75, code, "%s: a second daemon is kept out", name)
+		}
+		require.NoError(t, os.Chmod(r.socket, 0o777))
+		require.Eventually(t, func() bool {
+			info, err := os.Lstat(r.socket)
+			return err == nil && info.Mode().Perm() == 0o600
+		}, 20*time.Second, 20*time.Millisecond)
+
+		// Others could put a socket of theirs into such a directory.
+		require.NoError(t, os.Chmod(filepath.Dir(r.socket), 0o777))
+		require.NoError(t, os.Remove(r.socket))
+		require.Eventually(t, func() bool { return strings.Contains(r.log(t), "can be written by others") }, 20*time.Second, 20*time.Millisecond)
+		require.False(t, answers())
+		require.NoError(t, os.Chmod(filepath.Dir(r.socket), 0o700))
+		require.Eventually(t, answers, 20*time.Second, 20*time.Millisecond)
+		require.NoError(t, r.Process.Signal(syscall.SIGTERM))
+		require.NoError(t, r.Wait(), r.log(t))
+		require.NoFileExists(t, r.socket)
+	})
 	t.Run("replaced while it runs", func(t *testing.T) {
 		r := start(t)
 		require.NoError(t, os.Remove(r.socket))

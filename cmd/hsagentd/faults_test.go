@@ -1,0 +1,293 @@
+//go:build faults
+
+package main_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/hsagent/hsagentd/agent/hubspot/sandbox"
+	"github.com/hsagent/hsagentd/packaging/faults"
+	"github.com/hsagent/hsagentd/wire"
+)
+
+// call makes one call and returns what came of it.
+func (s *site) call() error {
+	n := s.calls.Add(1)
+	resp, err := s.client.Call(s.t.Context(), wire.CallRequest{
+		Slug: s.slugs[int(n)%len(s.slugs)], Method: http.MethodGet,
+		Target: fmt.Sprintf("/crm/v3/objects/contacts?after=%d", n),
+	})
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if p := wire.AgentError(resp); p != nil {
+		return p
+	}
+	_, err = io.Copy(io.Discard, resp.Body)
+	return err
+}
+
+// dial connects; a full queue of connections is no failure.
+func (s *site) dial() net.Conn {
+	s.t.Helper()
+	for {
+		c, err := net.Dial("unix", s.path("s/a.sock"))
+		if errors.Is(err, syscall.EAGAIN) {
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		require.NoError(s.t, err)
+		return c
+	}
+}
+
+// end sends SIGTERM and wants a clean exit.
+func (s *site) end(cmd *exec.Cmd) {
+	s.t.Helper()
+	require.NoError(s.t, cmd.Process.Signal(syscall.SIGTERM))
+	require.NoError(s.t, cmd.Wait(), s.logs())
+}
+
+// logs are the last lines of the daemon's log.
+func (s *site) logs() string {
+	b, err := os.ReadFile(s.path(fmt.Sprintf("log.%d", s.started)))
+	if err != nil {
+		return err.Error()
+	}
+	return string(b[max(0, len(b)-2000):])
+}
+
+// holds reads figures of the daemon: I6 of what must stay where it was.
+func (s *site) holds(pid int) map[string]int {
+	s.t.Helper()
+	tr := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", s.path("s/a.sock"))
+	}}
+	resp, err := (&http.Client{Transport: tr}).Get("http://hsagent/metrics")
+	require.NoError(s.t, err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	require.NoError(s.t, err)
+	out := map[string]int{}
+	for line := range strings.Lines(string(text)) {
+		name, v, _ := strings.Cut(strings.TrimSpace(line), " ")
+		switch name {
+		case "go_goroutines", "process_open_fds", "hsagent_connections":
+			out[name], err = strconv.Atoi(v)
+			require.NoError(s.t, err)
+		}
+	}
+	out["rss_mib"] = rss(s.t, pid)
+	return out
+}
+
+// rss is the process's resident memory in MiB.
+func rss(t *testing.T, pid int) int {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	require.NoError(t, err)
+	_, rest, ok := bytes.Cut(b, []byte("VmRSS:"))
+	require.True(t, ok)
+	var kib int
+	_, err = fmt.Sscan(string(rest), &kib)
+	require.NoError(t, err)
+	return kib >> 10
+}
+
+// status asks as a user does, and returns how long that took.
+func (s *site) status() time.Duration {
+	s.t.Helper()
+	begin := time.Now()
+	cmd := exec.CommandContext(s.t.Context(), filepath.Join(binaries, "hsctl"), "--socket", s.path("s/a.sock"), "status")
+	out, err := cmd.CombinedOutput()
+	require.NoError(s.t, err, "%s", out)
+	return time.Since(begin)
+}
+
+// The log's file system turns read-only under load: nothing leaves any more.
+func TestFaultReadOnlyRemount(t *testing.T) {
+	s := newSite(t, 3)
+	d := faults.NewDisk(t, 512)
+	s.audit = filepath.Join(d.Path, "audit")
+	cmd := s.start()
+	ctx, cancel := context.WithCancel(t.Context())
+	wg := s.load(ctx, 8)
+	require.Eventually(t, func() bool { return s.hub.Count().Total.Arrivals > 100 }, time.Minute, time.Millisecond)
+	d.Abort(t)
+	begin := time.Now()
+	require.Eventually(t, func() bool { return codeOf(s.call()) == wire.CodeAuditUnavailable }, time.Minute, time.Millisecond)
+	took := time.Since(begin)
+	cancel()
+	wg.Wait()
+	arrived := s.hub.Count().Total.Arrivals
+	for range 50 {
+		require.Equal(t, wire.CodeAuditUnavailable, codeOf(s.call()))
+	}
+	require.Equal(t, arrived, s.hub.Count().Total.Arrivals, "something left without a record")
+	t.Logf("refused after %v; status answered in %v", took, s.status())
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	_ = cmd.Wait() // a log that is shut is no clean end
+	d.Restart(t)
+	s.end(s.start())
+	s.requireWhole()
+}
+
+// 10,000 connections that say nothing, or half a line.
+func TestFaultIdleClients(t *testing.T) {
+	s := newSite(t, 3)
+	cmd := s.start()
+	before := s.holds(cmd.Process.Pid)
+	var conns []net.Conn
+	defer func() {
+		for _, c := range conns {
+			_ = c.Close()
+		}
+	}()
+	for i := range 10_000 {
+		conns = append(conns, s.dial())
+		if i%2 == 0 {
+			_, _ = io.WriteString(conns[i], "GET /v1/sta") // it may be closed already
+		}
+	}
+	slowest := time.Duration(0)
+	for range 10 {
+		slowest = max(slowest, s.status())
+		require.NoError(t, s.call())
+	}
+	now := s.holds(cmd.Process.Pid)
+	t.Logf("before %v, with 10,000 connections %v; the slowest of 10 hsctl status took %v", before, now, slowest)
+	require.LessOrEqual(t, now["rss_mib"], 150)
+	require.LessOrEqual(t, now["hsagent_connections"], 512+16)
+	s.end(cmd)
+	s.requireWhole()
+}
+
+// A process that may open 64 or 256 files, and 1,000 clients.
+func TestFaultDescriptors(t *testing.T) {
+	for _, limit := range []int{64, 256} {
+		t.Run(strconv.Itoa(limit), func(t *testing.T) {
+			s := newSite(t, 3)
+			s.wrap = []string{"prlimit", fmt.Sprintf("--nofile=%d:%d", limit, limit)}
+			cmd := s.start()
+			ctx, cancel := context.WithCancel(t.Context())
+			wg := s.load(ctx, 100)
+			var conns []net.Conn
+			for range 900 {
+				conns = append(conns, s.dial())
+			}
+			slowest := time.Duration(0)
+			for range 5 {
+				slowest = max(slowest, s.status())
+			}
+			arrived := s.hub.Count().Total.Arrivals
+			cancel()
+			wg.Wait()
+			for _, c := range conns {
+				_ = c.Close()
+			}
+			begin := time.Now()
+			require.Eventually(t, func() bool { return s.call() == nil }, time.Minute, 10*time.Millisecond, s.logs())
+			t.Logf("%d requests arrived meanwhile; the slowest hsctl status took %v; calls again after %v", arrived, slowest, time.Since(begin))
+			s.end(cmd)
+			s.requireWhole()
+		})
+	}
+}
+
+// SIGTERM at any moment ends in order; a storm of SIGHUP harms nobody.
+func TestFaultSignals(t *testing.T) {
+	const rounds = 15
+	s := newSite(t, 3)
+	for i := range rounds {
+		cmd := s.start()
+		ctx, cancel := context.WithCancel(t.Context())
+		wg := s.load(ctx, 8)
+		if i == 0 {
+			for range 200 {
+				require.NoError(t, cmd.Process.Signal(syscall.SIGHUP))
+				time.Sleep(time.Millisecond)
+			}
+			s.status()
+			require.NoError(t, s.call())
+		}
+		time.Sleep(rand.N(100 * time.Millisecond)) // the random point
+		s.end(cmd)
+		cancel()
+		wg.Wait()
+		s.client.Close()
+	}
+	s.requireWhole()
+}
+
+// Bodies pass through; they are not kept.
+func TestFaultMemory(t *testing.T) {
+	const clients, size = 64, 32 << 20
+	s := newSite(t, 3)
+	cmd := s.start()
+	before := rss(t, cmd.Process.Pid)
+	s.hub.SetFaults(sandbox.Fault{PathPrefix: "/big", Fill: size})
+	var wg sync.WaitGroup
+	for i := range clients {
+		wg.Go(func() {
+			req := wire.CallRequest{Slug: s.slugs[i%len(s.slugs)], Method: http.MethodGet, Target: "/big"}
+			if i%2 == 0 {
+				req.Method, req.Target, req.Body = http.MethodPost, "/files/v3/files", io.LimitReader(zeros{}, size)
+			}
+			resp, err := s.client.Call(t.Context(), req)
+			if err != nil {
+				t.Errorf("call %d: %v", i, err)
+				return
+			}
+			defer resp.Body.Close()
+			_, _ = io.Copy(io.Discard, resp.Body)
+		})
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	peak := 0
+	for over := false; !over; {
+		select {
+		case <-done:
+			over = true
+		case <-time.After(20 * time.Millisecond):
+		}
+		peak = max(peak, rss(t, cmd.Process.Pid))
+	}
+	t.Logf("%d bodies of %d MiB at once: %d MiB before, %d MiB at most", clients, size>>20, before, peak)
+	require.LessOrEqual(t, peak, before+96, "bodies are kept in memory")
+	s.hub.ClearFaults()
+	s.end(cmd)
+	s.requireWhole()
+}
+
+// codeOf is the code of the agent's own answer, "" if there was none.
+func codeOf(err error) wire.Code {
+	var p *wire.Problem
+	if !errors.As(err, &p) {
+		return ""
+	}
+	return p.Code
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
