@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -64,6 +66,11 @@ func openBadger(o badger.Options) (db *badger.DB, err error) {
 	if err := checkTables(o); err != nil {
 		return nil, err
 	}
+	if !o.ReadOnly {
+		if err := removeUnborn(o.Dir); err != nil {
+			return nil, err
+		}
+	}
 	db, err = badger.Open(o)
 	var errno syscall.Errno
 	switch {
@@ -106,3 +113,26 @@ func (l *badgerLog) Infof(format string, args ...any) { l.at(slog.LevelDebug, fo
 
 // Debugf logs what is of no interest to an operator.
 func (l *badgerLog) Debugf(format string, args ...any) { l.at(slog.LevelDebug, format, args) }
+
+// removeUnborn removes memtables and value logs without a byte. Badger gives a
+// new file its size before it writes to it, and does not open one of which a
+// kill came in between. If a file that had records was emptied, the tree and
+// the witness tell.
+func removeUnborn(dir string) error {
+	for _, pattern := range []string{"*.mem", "*.vlog"} {
+		paths, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			return fmt.Errorf("open %s: %w", dir, err)
+		}
+		for _, path := range paths {
+			info, err := os.Lstat(path)
+			if err != nil || !info.Mode().IsRegular() || info.Size() > 0 {
+				continue // Badger says what is wrong with it, if anything is
+			}
+			if err := os.Remove(path); err != nil {
+				return fmt.Errorf("open %s: %w", dir, err)
+			}
+		}
+	}
+	return nil
+}

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -143,6 +144,16 @@ func rounds() int {
 		return n
 	}
 	return 10
+}
+
+// A kill may come when Badger has made a file and not yet given it a size.
+func TestThreat03KilledAtAFilesBirth(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	require.NoError(t, s.Close())
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "badger", "00099.mem"), nil, 0o600))
+	s = open(t, dir)
+	require.NoError(t, s.Close())
 }
 
 func TestThreat03Killed(t *testing.T) {
