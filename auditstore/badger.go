@@ -32,7 +32,7 @@ func badgerOptions(dir string, log *badgerLog) badger.Options {
 		WithSyncWrites(true). // off by default; without it nothing here is true
 		WithMemTableSize(memTable).
 		WithNumMemtables(memTables).
-		WithValueLogFileSize(16 << 20). // unused: values stay below the threshold
+		WithValueLogFileSize(1 << 20). // unused: values stay below the threshold
 		WithBlockCacheSize(4 << 20).
 		WithIndexCacheSize(4 << 20).
 		WithNumCompactors(2).

@@ -88,11 +88,13 @@ const maxTrailers = 4 << 10
 // skipTrailers reads to the empty line behind the last chunk.
 func (c *chunked) skipTrailers() error {
 	for total := 0; ; {
-		line, err := c.in.ReadString('\n')
+		line, err := c.in.ReadSlice('\n') // at most the reader's buffer
 		total += len(line)
-		text, whole := strings.CutSuffix(line, "\r\n")
+		text, whole := strings.CutSuffix(string(line), "\r\n")
 		_, _, isField := cutField(text)
 		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			return errTrailers
 		case errors.Is(err, io.EOF):
 			return io.ErrUnexpectedEOF
 		case err != nil:
@@ -100,10 +102,12 @@ func (c *chunked) skipTrailers() error {
 		case whole && text == "":
 			return io.EOF
 		case !whole || total > maxTrailers || !isField:
-			return errors.New("its trailers are malformed or too long")
+			return errTrailers
 		}
 	}
 }
+
+var errTrailers = errors.New("its trailers are malformed or too long")
 
 // gunzipped is the decoded form of a body that gzip was asked for.
 type gunzipped struct {

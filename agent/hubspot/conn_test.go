@@ -184,6 +184,7 @@ func TestOddConnectionsAreDropped(t *testing.T) {
 		{"no last chunk", head + "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n", "a", true},
 		{"no end of trailers", head + "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX: y\r\n", "a", true},
 		{"no trailer", head + "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nxyz\r\n\r\n", "a", true},
+		{"an endless trailer", head + "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nA: " + strings.Repeat("b", 20_000), "a", true},
 		{"endless trailers", head + "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n" + strings.Repeat("A: b\r\n", 20_000) + "\r\n", "a", true},
 		{"a chunk without a size", head + "Transfer-Encoding: chunked\r\n\r\nzz\r\na\r\n0\r\n\r\n", "", true},
 		{"a negative chunk", head + "Transfer-Encoding: chunked\r\n\r\n-1\r\na\r\n0\r\n\r\n", "", true},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/url"
 	"slices"
 	"strconv"
@@ -215,11 +216,16 @@ func runAuditTail(ctx context.Context, e *env, lines int, follow bool) error {
 		return err
 	}
 	defer c.Close()
+	q, out := url.Values{"limit": {"1"}, "after": {strconv.Itoa(math.MaxInt64)}}, newRecordWriter(e)
+	// Reading has the agent number what is still queued: the size counts it then.
+	if _, err := out.copyStream(ctx, c, q); err != nil {
+		return err
+	}
 	st, err := c.Status(ctx)
 	if err != nil {
 		return err
 	}
-	q, out := url.Values{}, newRecordWriter(e)
+	q = url.Values{}
 	if skip := st.Audit.Size - min(st.Audit.Size, uint64(lines)); skip > 0 {
 		q.Set("after", strconv.FormatUint(skip-1, 10))
 	}

@@ -156,6 +156,7 @@ func TestTerminalGetsTableWithColours(t *testing.T) {
 	require.NotContains(t, text, "\x1b")
 	_, text = newScreen(t, a, "audit", "query", "--limit", "2").end()
 	require.Contains(t, text, "SEQ       TIME")
+	a.set(func() { a.large = true })
 	_, text = newScreen(t, a, "audit", "verify").end()
 	require.Contains(t, text, "40 of 100 records", "a bar while it takes")
 	require.True(t, strings.HasSuffix(text, "\r\x1b[Kok: 25 records, root cm9vdA==\n"), "%q", text)
