@@ -74,7 +74,7 @@ func TestFaultSoak(t *testing.T) {
 	t.Logf("%v, %d faults, %d calls: before %v, after %v", length, began, s.calls.Load(), before, after)
 	require.LessOrEqual(t, after["go_goroutines"], before["go_goroutines"]+5)
 	require.LessOrEqual(t, after["process_open_fds"], before["process_open_fds"]+5)
-	require.LessOrEqual(t, after["rss_mib"], before["rss_mib"]+32)
+	require.LessOrEqual(t, after["anon_mib"], before["anon_mib"]+32)
 	s.end(cmd)
 	s.requireWhole()
 }

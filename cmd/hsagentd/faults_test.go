@@ -97,15 +97,19 @@ func (s *site) holds(pid int) map[string]int {
 		}
 	}
 	out["rss_mib"] = rss(s.t, pid)
+	out["anon_mib"] = memory(s.t, pid, "RssAnon:") // without the log's mapped files, which the kernel takes back
 	return out
 }
 
 // rss is the process's resident memory in MiB.
-func rss(t *testing.T, pid int) int {
+func rss(t *testing.T, pid int) int { return memory(t, pid, "VmRSS:") }
+
+// memory reads one figure of /proc/PID/status.
+func memory(t *testing.T, pid int, what string) int {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	require.NoError(t, err)
-	_, rest, ok := bytes.Cut(b, []byte("VmRSS:"))
+	_, rest, ok := bytes.Cut(b, []byte(what))
 	require.True(t, ok)
 	var kib int
 	_, err = fmt.Sscan(string(rest), &kib)
