@@ -27,6 +27,10 @@ type keep struct {
 // newKeep returns the keep of a database, of which there may be a copy.
 func newKeep(badger string) *keep { return &keep{badger: badger, path: badger + ".before"} }
 
+// partial is the copy's name while it may lack files: before it is whole, and
+// when it is being removed.
+func (k *keep) partial() string { return k.badger + ".before.new" }
+
 // putBack restores the copy of a start that was broken off: it is the truth.
 func putBack(badger string) error {
 	k := newKeep(badger)
@@ -43,6 +47,10 @@ func putBack(badger string) error {
 // keepBefore makes a copy if opening would change more than it adds.
 func keepBefore(f *found) (*keep, error) {
 	k := newKeep(f.badger)
+	tmp := k.partial()
+	if err := os.RemoveAll(tmp); err != nil {
+		return nil, fmt.Errorf("remove an unfinished copy: %w", err)
+	}
 	loose, err := looseTables(f.badger)
 	if err != nil {
 		return nil, err
@@ -50,10 +58,6 @@ func keepBefore(f *found) (*keep, error) {
 	if !f.crashed && !loose {
 		k.path = ""
 		return k, nil
-	}
-	tmp := k.path + ".new"
-	if err := os.RemoveAll(tmp); err != nil {
-		return nil, fmt.Errorf("remove an unfinished copy: %w", err)
 	}
 	err = copyDatabase(f.badger, tmp)
 	if err == nil {
@@ -162,12 +166,23 @@ func copySparse(dst, src *os.File) error {
 	}
 }
 
-// drop removes the copy: the log is sound.
+// drop removes the copy: the log is sound, and nothing is put back from here
+// on. The copy loses its name before its first file: one that lacks a file must
+// never be taken for the truth.
 func (k *keep) drop() error {
 	if k.path == "" {
 		return nil
 	}
-	if err := os.RemoveAll(k.path); err != nil {
+	path, tmp := k.path, k.partial()
+	k.path = ""
+	err := os.Rename(path, tmp)
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err == nil {
+		err = os.RemoveAll(tmp)
+	}
+	if err != nil {
 		return fmt.Errorf("remove the copy of the database: %w", err)
 	}
 	return nil

@@ -1,11 +1,14 @@
 package auditstore_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/fsnotify/fsnotify"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/hsagent/hsagentd/auditstore"
 	"github.com/hsagent/hsagentd/auditstore/chain"
@@ -60,6 +63,65 @@ func TestBrokenOffStart(t *testing.T) {
 		require.NoError(t, s.Close())
 		require.NoDirExists(t, database+".before")
 	}
+}
+
+// A start that fails after the log was found sound, here because the witness
+// cannot be written, leaves the database where it is.
+func TestStartFailsBehindTheCheck(t *testing.T) {
+	dir := copyDir(t, killed(t))
+	witness := filepath.Join(dir, "witness")
+	whole, err := os.ReadFile(witness)
+	require.NoError(t, err)
+	fd, err := unix.MemfdCreate("witness", unix.MFD_ALLOW_SEALING)
+	require.NoError(t, err)
+	sealed := os.NewFile(uintptr(fd), "witness")
+	defer sealed.Close()
+	_, err = sealed.Write(append(whole, "1"...)) // a torn line, to be cut off
+	require.NoError(t, err)
+	_, err = unix.FcntlInt(sealed.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE)
+	require.NoError(t, err)
+	require.NoError(t, os.Remove(witness))
+	require.NoError(t, os.Symlink(fmt.Sprintf("/proc/self/fd/%d", fd), witness))
+	for range 2 {
+		_, err = auditstore.Open(t.Context(), auditstore.Config{Dir: dir, MinFree: 1})
+		require.ErrorIs(t, err, unix.EPERM)
+		require.NotErrorIs(t, err, auditstore.ErrDamaged)
+	}
+	require.NoError(t, os.Remove(witness))
+	require.NoError(t, os.WriteFile(witness, whole, 0o600))
+	s := open(t, dir)
+	requireStanding(t, s)
+	require.NotEmpty(t, all(t, s, chain.Filter{}))
+	require.NoError(t, s.Close())
+}
+
+// A copy that lacks files is never under the name from which a start puts it
+// back: killed at any moment of the removal, a start has lost nothing.
+func TestCopyGoesWhole(t *testing.T) {
+	dir := copyDir(t, killed(t))
+	w, err := fsnotify.NewBufferedWatcher(1000)
+	require.NoError(t, err)
+	require.NoError(t, w.Add(dir))
+	s := open(t, dir)
+	requireStanding(t, s)
+	require.NoError(t, s.Close())
+	require.NoError(t, w.Close())
+	copied := filepath.Join(dir, "badger.before")
+	made := false
+	for e := range w.Events {
+		made = made || e.Name == copied && e.Has(fsnotify.Create)
+		require.False(t, e.Name == copied && e.Has(fsnotify.Remove), "removed under its name")
+	}
+	require.True(t, made, "there was no copy")
+	left, err := filepath.Glob(copied + "*")
+	require.NoError(t, err)
+	require.Empty(t, left)
+
+	require.NoError(t, os.Mkdir(copied+".new", 0o700)) // what a kill leaves
+	s = open(t, dir)
+	requireStanding(t, s)
+	require.NoError(t, s.Close())
+	require.NoDirExists(t, copied+".new")
 }
 
 // filesOf are the files below dir, with their bytes; locks have none of
