@@ -88,6 +88,9 @@ func (c *Conn) Send(ctx context.Context, r *Request, token wire.Token) (*http.Re
 }
 
 func (c *Conn) exchange(r *Request, token wire.Token) (*http.Response, error) {
+	if c.served && !c.quiet() { // the intent may have taken long to write since Take looked
+		return nil, fmt.Errorf("%w: something came on it, or its end, before the request left", ErrBroken)
+	}
 	if err := c.writeHead(r, token); err != nil {
 		return nil, c.unanswered(err)
 	}

@@ -174,6 +174,7 @@ func TestOddConnectionsAreDropped(t *testing.T) {
 		err             bool
 	}{
 		{"close", head + "Connection: foo, Close\r\nContent-Length: 2\r\n\r\nok", "ok", false},
+		{"a request that was too slow", "HTTP/1.1 408 Request Timeout\r\nContent-Length: 2\r\n\r\nok", "ok", false},
 		{"HTTP/1.0", "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok", "ok", false},
 		{"until the end", head + "\r\nall of it", "all of it", false},
 		{"more than the length", ok + "more", "ok", false},

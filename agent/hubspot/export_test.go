@@ -2,8 +2,10 @@ package hubspot
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/hsagent/hsagentd/wire"
@@ -27,6 +29,9 @@ func (p *Pool) Idle() (all, good int) {
 	}
 	return len(p.idle), good
 }
+
+// Heard reports whether something has come on the socket, or its end.
+func (c *Conn) Heard() bool { return !errors.Is(c.socket.peek(), os.ErrDeadlineExceeded) }
 
 // Keep makes a connection of the test's own idle.
 func (p *Pool) Keep(c net.Conn) { p.put(&Conn{pool: p, socket: &socket{Conn: c}}) }

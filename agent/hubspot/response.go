@@ -168,7 +168,11 @@ func frame(resp *http.Response, method string) (keep bool, err error) {
 		}
 		resp.ContentLength = n
 	}
-	resp.Close = resp.ProtoMinor == 0 || connectionNamed(resp.Header)["Close"] || resp.StatusCode == http.StatusSwitchingProtocols
+	resp.Close = resp.ProtoMinor == 0 || connectionNamed(resp.Header)["Close"]
+	switch resp.StatusCode {
+	case http.StatusSwitchingProtocols, http.StatusRequestTimeout: // the latter may be about no request at all
+		resp.Close = true
+	}
 	if hasBody(resp.StatusCode, method) {
 		resp.Close = resp.Close || lengths == nil && codings == nil // its end is the connection's
 	} else if method != http.MethodHead {
