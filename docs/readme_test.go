@@ -106,6 +106,21 @@ func TestReadmeFleet(t *testing.T) {
 	require.NotContains(t, out, next.Reveal())
 }
 
+// A report and an export that its client verifies.
+func TestReadmeProof(t *testing.T) {
+	play := sandbox.Demo()
+	hub, err := sandbox.New(play).Start()
+	require.NoError(t, err)
+	t.Cleanup(hub.Close)
+	lines := "hsagentd init\nhsagentd &\nhsctl onboard acme-corp\nhsctl call acme-corp GET /crm/v3/objects/contacts >contacts.json\n" +
+		block(t, "proof") + "cat acme-corp.html acme-corp.jsonl\n"
+	out := setUp(t, hub, lines, play.Portals[0].Token, "")
+	for _, want := range []string{"<!DOCTYPE html>", "<title>HubSpot calls for acme-corp", `"proof":[`, `"firstSlugSeq": 0`, `"damaged": 0`, "\n— hsagentd/"} {
+		require.Contains(t, out, want)
+	}
+	require.NotContains(t, out, "pat-na1-0")
+}
+
 // setUp runs lines of a shell as an ordinary user whose hsagentd has the
 // sandbox for its HubSpot, and returns what they print. The token is on stdin,
 // the clients are in clients.csv.
