@@ -213,6 +213,7 @@ func TestThreat11TokensInTheWrongPlace(t *testing.T) {
 		{"/oauth/v1/access-tokens/x", wire.CodeDenied}, {"/OAuth/v1/token", wire.CodeDenied}, {"/%6fauth/v1/token", wire.CodeDenied}, {"//oauth/v1/token", wire.CodeDenied},
 		{"/oauth", wire.CodeDenied}, {"/oauth/v2/private-apps/get/access-token-info", wire.CodeDenied}, {"/x/access-tokens", wire.CodeDenied}, {"/x/%61ccess-token/1", wire.CodeDenied},
 		{"/x/refresh-tokens/1", wire.CodeDenied},
+		{"/oauth/v1/access-tokens/" + token, wire.CodeDenied}, {"/oauth/v1/access-tokens/" + esc, wire.CodeDenied}, {"/oauth/v1/token?refresh_token=" + token, wire.CodeDenied},
 		{contacts + "?hapikey=1", wire.CodeDenied}, {contacts + "?HapiKey=1", wire.CodeDenied}, {contacts + "?%68apikey=1", wire.CodeDenied}, {contacts + "?a=1&hapikey=2", wire.CodeDenied},
 		{contacts + "?a=1;hapikey=2", wire.CodeDenied}, {contacts + "?access_token=x", wire.CodeDenied}, {contacts + "?ACCESS_TOKEN=x", wire.CodeDenied}, {contacts + "?access%5Ftoken=x", wire.CodeDenied},
 		{contacts + "?access%255Ftoken=x", wire.CodeDenied}, {contacts + "?+hapikey=1", wire.CodeDenied},

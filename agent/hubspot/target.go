@@ -81,15 +81,18 @@ func ParseTarget(raw string) (Target, error) {
 	if err := checkPath(path); err != nil {
 		return Target{}, err
 	}
-	if err := checkQuery(query); err != nil {
-		return Target{}, err
-	}
 	path = fold(path)
 	if path == "/" {
 		return Target{}, badTarget("the call names no path: want one such as /crm/v3/objects/contacts")
 	}
 	if err := checkForbidden(path); err != nil {
 		return Target{}, err
+	}
+	if err := checkQuery(query); err != nil {
+		return Target{}, err
+	}
+	if hasToken(path) {
+		return Target{}, badTarget("a token stands in the path: the agent adds the token itself; rotate this one if it is real")
 	}
 	return Target{Path: path, RawQuery: query}, nil
 }
@@ -131,8 +134,6 @@ func checkPath(path string) error {
 			return badTarget("path %s: an encoded control byte is refused", shown(path))
 		case !utf8.ValidString(d):
 			return badTarget("path %s: the escapes do not decode to UTF-8", shown(path))
-		case hasToken(d):
-			return badTarget("a token stands in the path: the agent adds the token itself; rotate this one if it is real")
 		}
 	}
 	return nil
