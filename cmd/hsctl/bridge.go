@@ -106,7 +106,10 @@ func (b *bridge) check(r *http.Request) *wire.Problem {
 	case r.Header["Origin"] != nil || r.Header["Referer"] != nil:
 		return wire.Errorf(wire.CodeDenied, "hsctl exec: requests of web pages (with Origin or Referer) are refused")
 	case subtle.ConstantTimeCompare([]byte(token), []byte(b.token.Reveal())) != 1:
-		return wire.Errorf(wire.CodeDenied, "hsctl exec: send the header Authorization: Bearer with the value of HUBSPOT_ACCESS_TOKEN")
+		p := wire.Errorf(wire.CodeDenied, "hsctl exec: send the header Authorization: Bearer with the value of HUBSPOT_ACCESS_TOKEN")
+		p.Status = http.StatusUnauthorized // as HubSpot answers: SDKs know what it means
+		p.Title = http.StatusText(p.Status)
+		return p
 	case r.Header["Upgrade"] != nil || r.Method == http.MethodConnect || !strings.HasPrefix(r.RequestURI, "/"):
 		return wire.Errorf(wire.CodeBadRequest, "hsctl exec: plain HTTP/1.1 with a path is all that is passed on")
 	}
@@ -116,6 +119,9 @@ func (b *bridge) check(r *http.Request) *wire.Problem {
 func (b *bridge) refuse(w http.ResponseWriter, p *wire.Problem) {
 	w.Header().Set("Content-Type", wire.ProblemType)
 	w.Header().Set(wire.HeaderError, string(p.Code))
+	if p.Status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
 	body, err := json.Marshal(p)
 	if err != nil {
 		panic(err) // a Problem has nothing that JSON cannot hold

@@ -62,12 +62,12 @@ func TestThreat28BridgeWantsItsToken(t *testing.T) {
 		{"as it should be", "GET /echo HTTP/1.1\nHost: HOST\n" + auth + "\n", 200},
 		{"by the name localhost", "GET /echo HTTP/1.1\nHost: localhost:" + strings.Split(b.host, ":")[1] + "\n" + auth + "\n", 200},
 		{"the scheme in another case", "GET /echo HTTP/1.1\nHost: HOST\nauthorization: bearer TOKEN\n\n", 200},
-		{"no token", "GET /echo HTTP/1.1\nHost: HOST\n\n", 403},
-		{"another token", "GET /echo HTTP/1.1\nHost: HOST\nAuthorization: Bearer " + madeUpToken + "\n\n", 403},
-		{"a part of it", "GET /echo HTTP/1.1\nHost: HOST\nAuthorization: Bearer pat-na1-\n\n", 403},
-		{"nothing", "GET /echo HTTP/1.1\nHost: HOST\nAuthorization: Bearer \n\n", 403},
-		{"twice", "GET /echo HTTP/1.1\nHost: HOST\n" + auth + auth + "\n", 403},
-		{"as a password", "GET /echo HTTP/1.1\nHost: HOST\nAuthorization: Basic TOKEN\n\n", 403},
+		{"no token", "GET /echo HTTP/1.1\nHost: HOST\n\n", 401},
+		{"another token", "GET /echo HTTP/1.1\nHost: HOST\nAuthorization: Bearer " + madeUpToken + "\n\n", 401},
+		{"a part of it", "GET /echo HTTP/1.1\nHost: HOST\nAuthorization: Bearer pat-na1-\n\n", 401},
+		{"nothing", "GET /echo HTTP/1.1\nHost: HOST\nAuthorization: Bearer \n\n", 401},
+		{"twice", "GET /echo HTTP/1.1\nHost: HOST\n" + auth + auth + "\n", 401},
+		{"as a password", "GET /echo HTTP/1.1\nHost: HOST\nAuthorization: Basic TOKEN\n\n", 401},
 		{"a foreign host", "GET /echo HTTP/1.1\nHost: evil.example\n" + auth + "\n", 403},
 		{"the host without the port", "GET /echo HTTP/1.1\nHost: 127.0.0.1\n" + auth + "\n", 403},
 		{"a web page", "GET /echo HTTP/1.1\nHost: HOST\nOrigin: null\n" + auth + "\n", 403},
@@ -82,6 +82,8 @@ func TestThreat28BridgeWantsItsToken(t *testing.T) {
 			if tt.status != 200 {
 				require.NotEmpty(t, resp.Header.Get(wire.HeaderError))
 				require.Empty(t, resp.Header.Get(wire.HeaderCallID), "nothing was called")
+				require.Contains(t, body, fmt.Sprintf(`"status":%d`, tt.status))
+				require.Equal(t, tt.status == 401, resp.Header.Get("WWW-Authenticate") == "Bearer")
 			}
 		})
 	}
