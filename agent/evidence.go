@@ -81,7 +81,7 @@ func parseStretch(q url.Values) (from, to time.Time, _ *wire.Problem) {
 		}
 		var ok bool
 		if *at, ok = parseWhen(vals[0], key == "to"); !ok {
-			return from, to, wire.Errorf(wire.CodeBadRequest, "parameter %s: %s is no value for it", key, wire.Quote(vals[0]))
+			return from, to, badParameter(key, vals[0], wantWhen)
 		}
 	}
 	return from, to, nil

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -89,15 +90,17 @@ func parseFilter(q url.Values) (f chain.Filter, follow bool, _ *wire.Problem) {
 		if len(vals) != 1 {
 			return f, false, wire.Errorf(wire.CodeBadRequest, "parameter %s is given %d times", wire.Quote(key), len(vals))
 		}
-		v, ok := vals[0], true
+		v, ok, want := vals[0], true, ""
 		switch key {
 		case "slug":
 			_, err := wire.ParseSlug(v)
-			f.Slug, ok = v, err == nil
+			f.Slug, ok, want = v, err == nil, "a slug such as acme-corp"
 		case "from":
 			f.From, ok = parseWhen(v, false)
+			want = wantWhen
 		case "to":
 			f.To, ok = parseWhen(v, true)
+			want = wantWhen
 		case "method":
 			f.Method = v
 		case "objectType":
@@ -105,29 +108,30 @@ func parseFilter(q url.Values) (f chain.Filter, follow bool, _ *wire.Problem) {
 		case "reason":
 			f.Reason = v
 		case "status":
-			f.Status, ok = v, validStatus(v)
+			f.Status, ok, want = v, validStatus(v), "a status such as 404, or a class such as 4xx"
 		case "callId":
 			_, err := uuid.Parse(v)
-			f.CallID, ok = v, err == nil
+			f.CallID, ok, want = v, err == nil, "the UUID that Hsagent-Call-Id had"
 		case "caller":
 			f.Caller = v
 		case "kind":
 			f.Kind = chain.Kind(v)
+			ok, want = slices.Contains(chain.Kinds(), f.Kind), "a kind of record such as call.denied"
 		case "after":
 			n, err := strconv.ParseUint(v, 10, 63)
-			f.After, ok = &n, err == nil
+			f.After, ok, want = &n, err == nil, "the number of a record"
 		case "limit":
 			n, err := strconv.Atoi(v)
-			f.Limit, ok = n, err == nil && n >= 0
+			f.Limit, ok, want = n, err == nil && n >= 0, "a number, 0 for all"
 		case "follow":
 			var err error
 			follow, err = strconv.ParseBool(v)
-			ok = err == nil
+			ok, want = err == nil, "true or false"
 		default:
 			return f, false, wire.Errorf(wire.CodeBadRequest, "parameter %s is not known", wire.Quote(key))
 		}
 		if !ok {
-			return f, false, wire.Errorf(wire.CodeBadRequest, "parameter %s: %s is no value for it", key, wire.Quote(v))
+			return f, false, badParameter(key, v, want)
 		}
 	}
 	if follow && !q.Has("limit") {
@@ -135,6 +139,9 @@ func parseFilter(q url.Values) (f chain.Filter, follow bool, _ *wire.Problem) {
 	}
 	return f, follow, nil
 }
+
+// wantWhen says what parseWhen reads.
+const wantWhen = "a date such as 2026-11-30, or a time as of RFC 3339"
 
 // parseWhen reads RFC 3339 or a date in UTC; the end of a range includes its
 // whole day.

@@ -119,19 +119,21 @@ func parseReport(q url.Values) (report.Options, *wire.Problem) {
 			return o, wire.Errorf(wire.CodeBadRequest, "parameter %s is not known", wire.Quote(key))
 		}
 	}
-	for key, at := range map[string]*time.Time{"from": &o.From, "to": &o.To} {
-		v := q.Get(key)
+	for _, key := range []string{"from", "to"} {
+		v, at := q.Get(key), &o.From
+		if key == "to" {
+			at = &o.To
+		}
 		if v == "" {
 			continue
 		}
-		t, ok := parseWhenIn(v, key == "to", o.Zone)
-		if !ok {
-			return o, badParameter(key, v, "a date such as 2026-11-30, or a time as of RFC 3339")
+		var ok bool
+		if *at, ok = parseWhenIn(v, key == "to", o.Zone); !ok {
+			return o, badParameter(key, v, wantWhen)
 		}
-		*at = t
 	}
 	if !o.To.IsZero() && !o.From.Before(o.To) {
-		return o, wire.Errorf(wire.CodeBadRequest, "the period from %s to %s has no time in it", wire.Quote(q.Get("from")), wire.Quote(q.Get("to")))
+		return o, wire.Errorf(wire.CodeBadRequest, "the period from %s to %s has no time in it: want from before to", wire.Quote(q.Get("from")), wire.Quote(q.Get("to")))
 	}
 	return o, nil
 }

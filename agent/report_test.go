@@ -120,6 +120,15 @@ func TestRecordsFilters(t *testing.T) {
 	require.Equal(t, 2, count("objectType=deals&caller="+url.QueryEscape(caller.Exe)))
 	require.Zero(t, count("objectType=tickets"))
 	require.Equal(t, wire.CodeBadRequest, r.get("/v1/audit/records?objecttype=deals").code())
+	for _, bad := range []struct{ parameter, want string }{
+		{"slug=Bad", "a slug such as"}, {"from=junk", "a date such as"}, {"to=2026-13-01", "a date such as"}, {"status=4", "a status such as"},
+		{"callId=x", "the UUID"}, {"kind=call.made", "a kind of record such as"}, {"after=-1", "the number of a record"},
+		{"limit=-1", "0 for all"}, {"follow=maybe", "true or false"},
+	} {
+		got := r.get("/v1/audit/records?" + bad.parameter)
+		require.Equal(t, wire.CodeBadRequest, got.code(), bad.parameter)
+		require.Contains(t, got.body, ": want "+bad.want)
+	}
 }
 
 // A follower gets what comes later, also where nothing has matched before, and
