@@ -1,6 +1,10 @@
 package chain
 
-import "github.com/hsagent/hsagentd/wire"
+import (
+	"strconv"
+
+	"github.com/hsagent/hsagentd/wire"
+)
 
 // MaxRecord is the most bytes that an encoded record may have. It stays far
 // below Badger's value threshold: larger values would be synced on a path
@@ -57,6 +61,20 @@ type Caller struct {
 	Exe   string `json:"exe,omitempty"`   // advisory: a process can exec another program
 	Unit  string `json:"unit,omitempty"`  // systemd unit
 	Agent bool   `json:"agent,omitempty"` // the agent itself asked: identity, usage
+}
+
+// Name is the caller's user, by name, or by uid without one; nothing for no
+// caller.
+func (c *Caller) Name() string {
+	switch {
+	case c == nil:
+		return ""
+	case c.Agent:
+		return "agent"
+	case c.User != "":
+		return c.User
+	}
+	return strconv.Itoa(c.UID)
 }
 
 // A Record is one entry of the audit log. The field order is the order of its

@@ -28,7 +28,7 @@ func subjectOf(r *chain.Record) subject {
 
 // processName names a caller as closely as the log does.
 func processName(c *chain.Caller) string {
-	name := CallerName(c)
+	name := c.Name()
 	if c == nil {
 		return name
 	}

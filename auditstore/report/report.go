@@ -279,7 +279,7 @@ func (b *Builder) refs(r *chain.Record) []*wire.ReportCounts {
 	}
 	refs := []*wire.ReportCounts{
 		&b.totals, b.days.at(b.date(r.TS.Time)), b.methods.at(r.Method), b.types.at(objectType(r)),
-		b.callers.at(CallerName(r.Caller)), b.reasons.at(r.Reason), b.operations.at(Operation(r.Method, r.Path)),
+		b.callers.at(r.Caller.Name()), b.reasons.at(r.Reason), b.operations.at(Operation(r.Method, r.Path)),
 	}
 	if r.Caller != nil {
 		process := *r.Caller
@@ -312,7 +312,7 @@ const maxEvents = 10_000
 func eventOf(r *chain.Record) wire.ReportEvent {
 	e := wire.ReportEvent{Seq: r.Seq, TS: r.TS, Kind: string(r.Kind), TokenFingerprint: r.TokenFingerprint, Reason: r.Reason, Error: r.Error}
 	if r.Caller != nil {
-		e.Caller = CallerName(r.Caller)
+		e.Caller = r.Caller.Name()
 	}
 	return e
 }
@@ -324,19 +324,6 @@ func objectType(r *chain.Record) string {
 		return other
 	}
 	return r.ObjectType
-}
-
-// CallerName is a caller's user, by name, or by uid without one.
-func CallerName(c *chain.Caller) string {
-	switch {
-	case c == nil:
-		return ""
-	case c.Agent:
-		return "agent"
-	case c.User != "":
-		return c.User
-	}
-	return strconv.Itoa(c.UID)
 }
 
 func value(n *int64) int64 {

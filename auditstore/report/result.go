@@ -160,7 +160,7 @@ func article30(rep *wire.Report, first *chain.Record) wire.ReportArticle30 {
 	}
 	for _, p := range rep.Callers {
 		if p.ResponseBytes > 0 {
-			name := CallerName(&chain.Caller{UID: p.UID, User: p.User})
+			name := (&chain.Caller{UID: p.UID, User: p.User}).Name()
 			out.Recipients = append(out.Recipients, wire.ReportRecipient{Caller: name, Exe: p.Exe, Unit: p.Unit, ResponseBytes: p.ResponseBytes})
 		}
 	}

@@ -73,7 +73,15 @@ func verifyLog(ctx context.Context, e *env) error {
 		return nil
 	}
 	n := max(report.Damaged, uint64(len(report.Damage)))
-	return &exitError{wire.ExitVerification, fmt.Errorf("the audit log is damaged: %d faults in %d records", n, report.Records)}
+	return &exitError{wire.ExitVerification, fmt.Errorf("the audit log is damaged: %s in %s", counted(n, "fault"), counted(report.Records, "record"))}
+}
+
+// counted is a number of things, one or many.
+func counted(n uint64, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // readVerification reads the agent's lines: how far it has come, and last the
@@ -171,7 +179,7 @@ func verifyExport(e *env, file, key string) error {
 	if out.OK() {
 		return nil
 	}
-	return &exitError{wire.ExitVerification, fmt.Errorf("%s is not what the log's key has signed: %d faults", file, out.Damaged)}
+	return &exitError{wire.ExitVerification, fmt.Errorf("%s is not what the log's key has signed: %s", file, counted(out.Damaged, "fault"))}
 }
 
 // readVerifiers takes verifier keys, or a file with them.

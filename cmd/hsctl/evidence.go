@@ -167,6 +167,9 @@ func (o *exportOptions) run(ctx context.Context, e *env) error {
 	case o.format != "" || o.follow || o.hasAfter:
 		return usagef("--proofs goes with --slug, --from, --to and -O alone: what it writes is one whole file")
 	}
+	if o.slug == "" {
+		return usagef("--proofs needs --slug: an export with proofs is of one client's records")
+	}
 	slug, err := wire.ParseSlug(o.slug)
 	if err != nil {
 		return &exitError{wire.ExitUsage, fmt.Errorf("--slug: %w", err)}

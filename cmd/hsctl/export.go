@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -57,14 +55,14 @@ func (o *exportOptions) runPlain(ctx context.Context, e *env) error {
 	w := &exportWriter{e: e, out: out, format: o.format}
 	if o.follow {
 		q.Set("follow", "true")
-		if _, err := w.copyStream(ctx, c, q); err != nil {
+		if _, err := eachRecord(ctx, c, q, w.write); err != nil {
 			return err
 		}
 		return errStreamEnded
 	}
 	for {
 		q.Set("limit", strconv.Itoa(exportPage))
-		n, err := w.copyStream(ctx, c, q)
+		n, err := eachRecord(ctx, c, q, w.write)
 		if err != nil {
 			return err
 		}
@@ -89,31 +87,6 @@ type exportWriter struct {
 	format string
 	csv    *recordWriter
 	last   uint64 // sequence of the record written last
-}
-
-// copyStream asks for records and writes them; it returns how many came.
-func (w *exportWriter) copyStream(ctx context.Context, c *wire.Client, q url.Values) (int, error) {
-	resp, err := c.Stream(ctx, http.MethodGet, "/v1/audit/records", q, nil)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = resp.Body.Close() }() // only read
-	n := 0
-	lines := bufio.NewScanner(resp.Body)
-	lines.Buffer(nil, 64*chain.MaxRecord)
-	for lines.Scan() {
-		if len(lines.Bytes()) == 0 {
-			continue
-		}
-		if err := w.write(lines.Bytes()); err != nil {
-			return n, err
-		}
-		n++
-	}
-	if err := lines.Err(); err != nil {
-		return n, fmt.Errorf("the records broke off after %d: %w", n, err)
-	}
-	return n, nil
 }
 
 func (w *exportWriter) write(raw []byte) error {

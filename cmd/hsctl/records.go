@@ -28,6 +28,12 @@ func newRecordWriter(e *env) *recordWriter { return &recordWriter{e: e} }
 
 // copyStream asks for records and prints them; it returns how many came.
 func (w *recordWriter) copyStream(ctx context.Context, c *wire.Client, q url.Values) (int, error) {
+	return eachRecord(ctx, c, q, w.print)
+}
+
+// eachRecord asks for records and hands on the line of each; it returns how many
+// came.
+func eachRecord(ctx context.Context, c *wire.Client, q url.Values, each func(line []byte) error) (int, error) {
 	resp, err := c.Stream(ctx, http.MethodGet, "/v1/audit/records", q, nil)
 	if err != nil {
 		return 0, err
@@ -40,7 +46,7 @@ func (w *recordWriter) copyStream(ctx context.Context, c *wire.Client, q url.Val
 		if len(lines.Bytes()) == 0 {
 			continue // a follower is kept awake with empty lines
 		}
-		if err := w.print(lines.Bytes()); err != nil {
+		if err := each(lines.Bytes()); err != nil {
 			return n, err
 		}
 		n++
@@ -95,7 +101,7 @@ func (w *recordWriter) row(r *chain.Record, first bool) error {
 	}
 	row := []cell{
 		text(r.Seq), text(r.TS.UTC().Format(time.RFC3339)), text(r.Kind), text(r.ClientSlug), text(r.Method),
-		statusCell(r.StatusCode), text(number(r.DurationMs)), text(callerName(r.Caller)), text(whatHappened(r)),
+		statusCell(r.StatusCode), text(number(r.DurationMs)), text(r.Caller.Name()), text(whatHappened(r)),
 	}
 	for i := range row {
 		row[i].text = wire.Printable(row[i].text)
@@ -152,19 +158,6 @@ func whatHappened(r *chain.Record) string {
 		s = strings.TrimSpace(s + " (" + r.Error + ")")
 	}
 	return s
-}
-
-// callerName is the shortest name that tells callers apart.
-func callerName(c *chain.Caller) string {
-	switch {
-	case c == nil:
-		return ""
-	case c.Agent:
-		return "agent"
-	case c.User != "":
-		return c.User
-	}
-	return strconv.Itoa(c.UID)
 }
 
 func statusCell(code int) cell {
