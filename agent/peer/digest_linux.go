@@ -13,7 +13,8 @@ import (
 const (
 	maxExecutable = 1 << 30
 	maxDigests    = 1024
-	maxHashing    = 2 // files at once
+	maxHashing    = 2  // files at once
+	maxWaiting    = 64 // files that are read or wait for it: each is open
 )
 
 // Digests are the SHA-256 of executables. Each file is read once, in the
@@ -23,6 +24,7 @@ type Digests struct {
 	mu    sync.Mutex
 	known map[fileKey]*digest
 	slots chan struct{} // one for each file that is being read
+	open  int           // files that are read or wait for it
 }
 
 type fileKey struct {
@@ -51,6 +53,11 @@ func (d *Digests) of(f *os.File) *digest {
 		_ = f.Close() // only read
 		return dg
 	}
+	if d.open >= maxWaiting { // somebody makes executables faster than they can be read
+		_ = f.Close() // only read
+		return nil
+	}
+	d.open++
 	if len(d.known) >= maxDigests {
 		clear(d.known) // they are read again as they are asked for
 	}
@@ -66,6 +73,9 @@ func (d *Digests) read(f *os.File, key fileKey, dg *digest) {
 		<-d.slots
 		_ = f.Close() // only read
 		close(dg.done)
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.open--
 	}()
 	h := sha256.New()
 	_, err := io.Copy(h, f)

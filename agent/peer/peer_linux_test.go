@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -183,6 +184,43 @@ func TestDigests(t *testing.T) {
 	require.NoError(t, err)
 	require.Nil(t, d.of(dir), "no file")
 	require.Empty(t, (&Caller{}).SHA256())
+}
+
+// Who runs ever new programs gets no digests for them, and takes neither the
+// descriptors nor, once they are read, the others' turn.
+func TestDigestsAreBounded(t *testing.T) {
+	dir := t.TempDir()
+	d := NewDigests()
+	for range maxHashing {
+		d.slots <- struct{}{} // two endless files
+	}
+	get := func(name string) *digest {
+		path := filepath.Join(dir, name)
+		if _, err := os.Stat(path); err != nil {
+			require.NoError(t, os.WriteFile(path, []byte(name), 0o600))
+		}
+		f, err := os.Open(path)
+		require.NoError(t, err)
+		dg := d.of(f)
+		if dg == nil {
+			require.ErrorIs(t, f.Close(), os.ErrClosed)
+		}
+		return dg
+	}
+	var waiting []*digest
+	for i := range maxWaiting {
+		waiting = append(waiting, get(strconv.Itoa(i)))
+		require.NotNil(t, waiting[i])
+	}
+	require.Nil(t, get("one more"))
+	require.Same(t, waiting[0], get("0"), "it is waited for already")
+	for range maxHashing {
+		<-d.slots
+	}
+	for _, dg := range waiting {
+		require.NotEmpty(t, (&Caller{digest: dg}).SHA256())
+	}
+	require.Eventually(t, func() bool { return get("one more") != nil }, 20*time.Second, time.Millisecond)
 }
 
 func TestDigestOfACaller(t *testing.T) {
