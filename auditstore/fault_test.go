@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/hsagent/hsagentd/auditstore"
 	"github.com/hsagent/hsagentd/auditstore/chain"
@@ -172,4 +173,40 @@ func TestAppendCancelled(t *testing.T) {
 	_, err := s.Append(t.Context(), chain.Record{Kind: chain.AgentLocked})
 	require.NoError(t, err)
 	verified(t, s)
+}
+
+// On a full disk more records may be queued than a batch has, whatever the
+// caller of each: whoever waits gets an answer all the same, and what only
+// tells of refusals does not fill the memory.
+func TestFullDiskWithAFullQueue(t *testing.T) {
+	s := open(t, t.TempDir())
+	defer s.Close()
+	s.SetMinFree(math.MaxUint64 - 1<<20)
+	_, err := s.Append(t.Context(), chain.Record{Kind: chain.CallIntent, ClientSlug: "acme", CallID: "x", Attempt: 1})
+	require.ErrorIs(t, err, auditstore.ErrUnavailable)
+	denied := chain.Record{Kind: chain.CallDenied, ClientSlug: "acme", Error: "portal_quarantined"}
+	kept, dropped := 0, 0
+	for range 20_000 {
+		if err := s.AppendLazy(denied); err != nil {
+			require.ErrorIs(t, err, auditstore.ErrUnavailable)
+			dropped++
+		} else {
+			kept++
+		}
+	}
+	require.Positive(t, dropped, "the queue has no end")
+	require.Greater(t, kept, 1000)
+	require.NoError(t, s.AppendLazy(chain.Record{Kind: chain.CallOutcome, ClientSlug: "acme", CallID: "last"}), "a call that has left")
+	for range 3 {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		_, err = s.Append(ctx, chain.Record{Kind: chain.CallIntent, ClientSlug: "acme", CallID: "x", Attempt: 1})
+		cancel()
+		require.ErrorIs(t, err, auditstore.ErrUnavailable)
+	}
+	s.SetMinFree(1)
+	require.NoError(t, s.Flush(t.Context()))
+	got := all(t, s, chain.Filter{})
+	require.Len(t, got, kept+1)
+	require.Equal(t, "last", got[kept].CallID)
+	require.NoError(t, s.AppendLazy(denied), "there is room again")
 }

@@ -121,25 +121,22 @@ func (s *Store) fail(batch []*item, err error) {
 	}
 }
 
-// refuse answers those who wait, for want of space. Lazy records, which tell
-// how calls ended that have already left, stay queued unless the store closes.
+// refuse answers all who wait, for want of space: also those behind the batch,
+// to whom it would never come. Lazy records, which tell how calls ended that
+// have already left, stay queued unless the store closes.
 func (s *Store) refuse(batch []*item, err error) {
 	err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.short = err.Error()
 	var keep []*item
-	for _, it := range batch {
+	for _, it := range append(batch, s.queue...) {
 		if it.done == nil && !s.closing {
 			keep = append(keep, it)
 		}
 		it.reply(result{err: err})
 	}
-	s.queue = append(keep, s.queue...)
-	s.urgent = false
-	for _, it := range s.queue[len(keep):] {
-		s.urgent = s.urgent || it.done != nil
-	}
+	s.queue, s.urgent = keep, false
 	if len(keep) > 0 && s.lag == nil {
 		s.lag = time.AfterFunc(max(s.cfg.Lag, time.Second), s.lagOver)
 	}

@@ -166,6 +166,13 @@ func (s *Store) await(ctx context.Context, it *item) (chain.Receipt, error) {
 	}
 }
 
+// maxWaiting is how many records may wait for room on the disk. How a call that
+// has left ended is queued beyond it: no more calls leave. Refusals are not:
+// there is no end to them.
+const maxWaiting = 8 * maxBatch
+
+var errWaiting = fmt.Errorf("%w: there is no room on its disk, and %d records wait for it", ErrUnavailable, maxWaiting)
+
 func (s *Store) enqueue(it *item) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -174,9 +181,11 @@ func (s *Store) enqueue(it *item) error {
 		return s.err
 	case s.closing:
 		return errClosed
+	case s.short != "" && len(s.queue) >= maxWaiting && it.done == nil && it.rec.Kind == chain.CallDenied:
+		return errWaiting
 	}
 	s.queue = append(s.queue, it)
-	if it.done != nil || len(s.queue) >= maxBatch {
+	if it.done != nil || len(s.queue) >= maxBatch && s.short == "" {
 		s.hurry()
 	} else if s.lag == nil {
 		s.lag = time.AfterFunc(s.cfg.Lag, s.lagOver)
