@@ -61,6 +61,16 @@ func writeUntilKilled(dir string) error {
 	fmt.Println("open")
 	var mu sync.Mutex
 	failed := make(chan error)
+	if os.Getenv("AUDIT_TEST_PRUNE") != "" {
+		go func() {
+			for {
+				if _, err := s.Prune(ctx, "", time.Now().Add(-20*time.Millisecond), nil); err != nil {
+					failed <- err
+					return
+				}
+			}
+		}()
+	}
 	for w := range 8 {
 		go func() {
 			r := rand.New(rand.NewPCG(uint64(w), 1))
@@ -170,6 +180,32 @@ func TestThreat03Killed(t *testing.T) {
 		require.NoError(t, s.Close())
 	}
 	requireAcked(t, open(t, dir), acked)
+}
+
+// Killed at any moment, of a start too, while records are being pruned, the log
+// opens and is the one that it was, without what was pruned.
+func TestKilledWhilePruning(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "log")
+	for i := range rounds() {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), "AUDIT_TEST_WRITER="+dir, "AUDIT_TEST_PRUNE=1")
+		var said bytes.Buffer
+		cmd.Stderr = &said
+		require.NoError(t, cmd.Start())
+		time.Sleep(rand.N(time.Duration(i%4+1) * 100 * time.Millisecond))
+		require.NoError(t, cmd.Process.Kill())
+		_ = cmd.Wait() // it was killed
+		require.Empty(t, said.String())
+		if i%3 > 0 {
+			continue // a start behind a start that was killed
+		}
+		r, err := auditstore.Check(t.Context(), dir, nil)
+		require.NoError(t, err)
+		require.True(t, r.OK(), "%v", r.Damage)
+		s := open(t, dir)
+		verified(t, s)
+		require.NoError(t, s.Close())
+	}
 }
 
 // requireStanding checks what holds of every log that was opened: no number is

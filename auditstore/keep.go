@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,6 +27,16 @@ type keep struct {
 
 // newKeep returns the keep of a database, of which there may be a copy.
 func newKeep(badger string) *keep { return &keep{badger: badger, path: badger + ".before"} }
+
+// careful are the options with which the database is opened as long as the copy
+// may have to go back: the tables in it are the database's own, and Badger
+// empties a table that it deletes, under whatever name. So it may delete none.
+func (k *keep) careful(o badger.Options) badger.Options {
+	if k.path == "" {
+		return o
+	}
+	return o.WithNumCompactors(0).WithNumLevelZeroTablesStall(math.MaxInt32)
+}
 
 // partial is the copy's name while it may lack files: before it is whole, and
 // when it is being removed.
@@ -102,7 +113,8 @@ func readManifest(dir string) (badger.Manifest, error) {
 	return m, err
 }
 
-// copyDatabase makes a durable copy. Tables never change: they are linked.
+// copyDatabase makes a durable copy. Tables do not change until they are deleted
+// (see careful): they are linked.
 func copyDatabase(from, to string) error {
 	if err := os.Mkdir(to, 0o700); err != nil {
 		return err

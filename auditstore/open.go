@@ -145,7 +145,8 @@ func (s *Store) open(ctx context.Context) ([]*chain.Record, error) {
 	if values := s.dir.valueDir(); values != "" {
 		o = o.WithValueDir(values)
 	}
-	s.db, err = openBadger(o)
+	careful := s.before.path != ""
+	s.db, err = openBadger(s.before.careful(o))
 	if err != nil {
 		return nil, withMend(err)
 	}
@@ -167,6 +168,11 @@ func (s *Store) open(ctx context.Context) ([]*chain.Record, error) {
 	if err := s.before.drop(); err != nil {
 		return nil, err
 	}
+	if careful {
+		if err := s.reopen(o); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.start(f, t); err != nil {
 		return nil, err
 	}
@@ -183,6 +189,19 @@ func (s *Store) open(ctx context.Context) ([]*chain.Record, error) {
 	}
 	slices.SortFunc(pending, func(a, b *chain.Record) int { return cmp.Compare(a.Seq, b.Seq) })
 	return append(own, pending...), nil
+}
+
+// reopen opens the database with other options. No goroutine uses it yet.
+func (s *Store) reopen(o badger.Options) error {
+	err := s.db.Close()
+	s.db = nil
+	if err == nil {
+		s.db, err = openBadger(o)
+	}
+	if err != nil {
+		return fmt.Errorf("open the audit log again: %w", err)
+	}
+	return nil
 }
 
 func withMend(err error) error {

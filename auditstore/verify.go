@@ -81,7 +81,7 @@ func check(ctx context.Context, c *Config) (r chain.Report, err error) {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, before.restore()) }()
-	o := badgerOptions(f.badger, &badgerLog{log: c.Log})
+	o := before.careful(badgerOptions(f.badger, &badgerLog{log: c.Log}))
 	db, err := openBadger(o.WithReadOnly(true))
 	if errors.Is(err, badger.ErrTruncateNeeded) {
 		db, err = openBadger(o)
