@@ -186,6 +186,7 @@ func TestThreat03Killed(t *testing.T) {
 // opens and is the one that it was, without what was pruned.
 func TestKilledWhilePruning(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "log")
+	require.NoError(t, open(t, dir).Close())
 	for i := range rounds() {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), "AUDIT_TEST_WRITER="+dir, "AUDIT_TEST_PRUNE=1")
