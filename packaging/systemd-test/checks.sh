@@ -72,6 +72,20 @@ hsctl call acme-corp GET /crm/v3/objects/contacts --query limit=1 | has '"result
 hsctl audit query -o json | has agent.started || fail "the start is not recorded"
 step "killed, restarted, serves"
 
+# The drop-in of docs/policy.md.
+groupadd dashboards
+useradd --groups dashboards bob
+mkdir /etc/systemd/system/hsagentd.service.d
+printf '%s\n' '[Service]' RuntimeDirectory=hsagent-readonly SupplementaryGroups=dashboards 'SystemCallFilter=chown fchownat' \
+	> /etc/systemd/system/hsagentd.service.d/readonly.conf
+sed -i '1i socket_readonly = "/run/hsagent-readonly/agent.sock"\nsocket_readonly_group = "dashboards"' /etc/hsagent/config.toml
+systemctl daemon-reload
+systemctl restart hsagentd.service || fail "no start with a read-only socket"
+bob() { runuser -u bob -- hsctl --socket /run/hsagent-readonly/agent.sock "$@"; }
+bob call acme-corp GET /crm/v3/objects/contacts --query limit=1 | has '"results"' || fail "no contacts on the read-only socket"
+! bob call acme-corp POST /crm/v3/objects/contacts -d '{}' 2>/dev/null || fail "a change on the read-only socket"
+step "a socket for reading, with the drop-in that the documentation names"
+
 systemctl stop hsagentd.service hsagentd.socket
 [ "$(property hsagentd.service Result)" = success ] || fail "the stop was no success"
 hsagentd check || fail "check found something"
