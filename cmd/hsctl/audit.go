@@ -196,14 +196,14 @@ func newAuditTail(e *env) *cobra.Command {
 		Use:   "tail",
 		Short: "Print the last records, and follow the log with -f",
 		Example: `hsctl audit tail -f
-hsctl audit tail --lines 100 -o csv
+hsctl audit tail -n 100 -o csv
 hsctl audit tail -f | jq -c 'select(.statusCode >= 400)'`,
 		Args:        positional(0, 0),
 		Annotations: exits(8, 12),
 		RunE:        func(cmd *cobra.Command, _ []string) error { return runAuditTail(cmd.Context(), e, lines, follow) },
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with new records as they come")
-	cmd.Flags().IntVar(&lines, "lines", lines, "how many of the last `records` to print first")
+	cmd.Flags().IntVarP(&lines, "lines", "n", lines, "how many of the last `records` to print first")
 	return cmd
 }
 
