@@ -21,6 +21,7 @@ type route struct {
 	path   string // a segment {slug} or {seq} takes any
 	manage bool   // needs the right to manage, not only to call
 	handle func(*Agent, http.ResponseWriter, *http.Request, apiRequest) *wire.Problem
+	query  []string // the parameters that it takes
 }
 
 // An apiRequest is what of a request its path and query said.
@@ -31,38 +32,38 @@ type apiRequest struct {
 }
 
 var routes = []route{
-	{http.MethodGet, "/v1/status", false, (*Agent).getStatus},
-	{http.MethodGet, "/v1/portals", false, (*Agent).getPortals},
-	{http.MethodGet, "/v1/portals/{slug}", false, (*Agent).getPortal},
-	{http.MethodPut, "/v1/portals/{slug}", true, (*Agent).putPortal},
-	{http.MethodDelete, "/v1/portals/{slug}", true, (*Agent).deletePortal},
-	{http.MethodPost, "/v1/portals/{slug}/rotate", true, (*Agent).postRotate},
-	{http.MethodPost, "/v1/portals/{slug}/verify", true, (*Agent).postVerify},
-	{http.MethodPost, "/v1/portals/{slug}/resume", true, (*Agent).postResume},
-	{http.MethodPost, "/v1/verify", true, (*Agent).postTokenCheck},
-	{http.MethodPost, "/v1/onboard", true, (*Agent).postOnboard},
-	{http.MethodPost, "/v1/rotate", true, (*Agent).postRotateMany},
-	{http.MethodGet, "/v1/rotations", false, (*Agent).getRotations},
-	{http.MethodGet, "/v1/rotations/{slug}", false, (*Agent).getRotation},
-	{http.MethodPost, "/v1/rotations/{slug}/done", true, (*Agent).postRotationDone},
-	{http.MethodGet, "/v1/quota", false, (*Agent).getQuota},
-	{http.MethodGet, "/v1/audit/records", true, (*Agent).getRecords},
-	{http.MethodGet, "/v1/audit/checkpoint", true, (*Agent).getCheckpoint},
-	{http.MethodGet, "/v1/audit/key", true, (*Agent).getAuditKey},
-	{http.MethodGet, "/v1/report/{slug}", true, (*Agent).getReport},
-	{http.MethodGet, "/v1/audit/proof/{seq}", true, (*Agent).getProof},
-	{http.MethodGet, "/v1/audit/export/{slug}", true, (*Agent).getExport},
-	{http.MethodPost, "/v1/audit/verify", true, (*Agent).postAuditVerify},
-	{http.MethodPost, "/v1/audit/prune", true, (*Agent).postPrune},
-	{http.MethodGet, "/v1/policy", true, (*Agent).getPolicy},
-	{http.MethodPost, "/v1/policy/test", false, (*Agent).postPolicyTest},
-	{http.MethodGet, "/v1/confirmations", true, (*Agent).getConfirmations},
-	{http.MethodPost, "/v1/confirmations", true, (*Agent).postConfirmation},
-	{http.MethodPost, "/v1/lock", true, (*Agent).postLock},
-	{http.MethodPost, "/v1/unlock", true, (*Agent).postUnlock},
-	{http.MethodPost, "/v1/reload", true, (*Agent).postReload},
-	{http.MethodGet, "/v1/openapi.json", false, (*Agent).getOpenAPI},
-	{http.MethodGet, "/metrics", false, (*Agent).getMetrics},
+	{http.MethodGet, "/v1/status", false, (*Agent).getStatus, nil},
+	{http.MethodGet, "/v1/portals", false, (*Agent).getPortals, nil},
+	{http.MethodGet, "/v1/portals/{slug}", false, (*Agent).getPortal, nil},
+	{http.MethodPut, "/v1/portals/{slug}", true, (*Agent).putPortal, []string{"dryRun"}},
+	{http.MethodDelete, "/v1/portals/{slug}", true, (*Agent).deletePortal, nil},
+	{http.MethodPost, "/v1/portals/{slug}/rotate", true, (*Agent).postRotate, []string{"dryRun"}},
+	{http.MethodPost, "/v1/portals/{slug}/verify", true, (*Agent).postVerify, nil},
+	{http.MethodPost, "/v1/portals/{slug}/resume", true, (*Agent).postResume, nil},
+	{http.MethodPost, "/v1/verify", true, (*Agent).postTokenCheck, nil},
+	{http.MethodPost, "/v1/onboard", true, (*Agent).postOnboard, []string{"dryRun", "concurrency"}},
+	{http.MethodPost, "/v1/rotate", true, (*Agent).postRotateMany, []string{"dryRun", "concurrency"}},
+	{http.MethodGet, "/v1/rotations", false, (*Agent).getRotations, nil},
+	{http.MethodGet, "/v1/rotations/{slug}", false, (*Agent).getRotation, nil},
+	{http.MethodPost, "/v1/rotations/{slug}/done", true, (*Agent).postRotationDone, nil},
+	{http.MethodGet, "/v1/quota", false, (*Agent).getQuota, []string{"refresh"}},
+	{http.MethodGet, "/v1/audit/records", true, (*Agent).getRecords, filterParameters},
+	{http.MethodGet, "/v1/audit/checkpoint", true, (*Agent).getCheckpoint, nil},
+	{http.MethodGet, "/v1/audit/key", true, (*Agent).getAuditKey, nil},
+	{http.MethodGet, "/v1/report/{slug}", true, (*Agent).getReport, []string{"from", "to", "tz", "breach"}},
+	{http.MethodGet, "/v1/audit/proof/{seq}", true, (*Agent).getProof, nil},
+	{http.MethodGet, "/v1/audit/export/{slug}", true, (*Agent).getExport, []string{"from", "to"}},
+	{http.MethodPost, "/v1/audit/verify", true, (*Agent).postAuditVerify, nil},
+	{http.MethodPost, "/v1/audit/prune", true, (*Agent).postPrune, nil},
+	{http.MethodGet, "/v1/policy", true, (*Agent).getPolicy, nil},
+	{http.MethodPost, "/v1/policy/test", false, (*Agent).postPolicyTest, nil},
+	{http.MethodGet, "/v1/confirmations", true, (*Agent).getConfirmations, []string{"follow"}},
+	{http.MethodPost, "/v1/confirmations", true, (*Agent).postConfirmation, nil},
+	{http.MethodPost, "/v1/lock", true, (*Agent).postLock, nil},
+	{http.MethodPost, "/v1/unlock", true, (*Agent).postUnlock, nil},
+	{http.MethodPost, "/v1/reload", true, (*Agent).postReload, nil},
+	{http.MethodGet, "/v1/openapi.json", false, (*Agent).getOpenAPI, nil},
+	{http.MethodGet, "/metrics", false, (*Agent).getMetrics, nil},
 }
 
 // serveAPI leads a request that is no call to its handler. Paths are compared
@@ -136,8 +137,40 @@ func (a *Agent) serveRoute(w http.ResponseWriter, r *http.Request, rt route, seg
 	if err != nil {
 		return wire.Errorf(wire.CodeBadRequest, "the query is malformed")
 	}
+	if p := rt.checkQuery(q); p != nil {
+		return p
+	}
 	req.query = q
 	return rt.handle(a, w, r, req)
+}
+
+// checkQuery refuses parameters that the route does not take: a misspelt dryRun
+// must not become a real run.
+func (rt *route) checkQuery(q url.Values) *wire.Problem {
+	for key, vals := range q {
+		switch {
+		case !slices.Contains(rt.query, key) && len(rt.query) == 0:
+			return wire.Errorf(wire.CodeBadRequest, "parameter %s is not known: %s takes none", wire.Quote(key), rt.path)
+		case !slices.Contains(rt.query, key):
+			return wire.Errorf(wire.CodeBadRequest, "parameter %s is not known: %s takes %s", wire.Quote(key), rt.path, strings.Join(rt.query, ", "))
+		case len(vals) != 1:
+			return wire.Errorf(wire.CodeBadRequest, "parameter %s is given %d times", key, len(vals))
+		}
+	}
+	return nil
+}
+
+// flag is a parameter that is true or false, false where it is left out.
+func (req *apiRequest) flag(key string) (bool, *wire.Problem) {
+	if !req.query.Has(key) {
+		return false, nil
+	}
+	v := req.query.Get(key)
+	set, err := strconv.ParseBool(v)
+	if err != nil {
+		return false, badParameter(key, v, "true or false")
+	}
+	return set, nil
 }
 
 // readOnlyRoutes are what the read-only socket answers beside calls.

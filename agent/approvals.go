@@ -173,11 +173,14 @@ func (a *Agent) approve(ctx context.Context, c *call) *wire.Problem {
 // getConfirmations lists the calls that wait, as NDJSON; with follow=true it
 // goes on with those that come, and with how each ended.
 func (a *Agent) getConfirmations(w http.ResponseWriter, r *http.Request, req apiRequest) *wire.Problem {
+	follow, p := req.flag("follow")
+	if p != nil {
+		return p
+	}
 	waiting, events := a.approvals.watch()
 	if events != nil {
 		defer a.approvals.unwatch(events)
 	}
-	follow := req.query.Get("follow") == "true"
 	if follow && events == nil {
 		return wire.Errorf(wire.CodeBusy, "%d terminals wait for calls to confirm already, or the agent stops", maxWatchers)
 	}

@@ -72,9 +72,6 @@ func (a *Agent) getExport(w http.ResponseWriter, r *http.Request, req apiRequest
 // parseStretch reads the query of an export.
 func parseStretch(q url.Values) (from, to time.Time, _ *wire.Problem) {
 	for key, vals := range q {
-		if key != "from" && key != "to" || len(vals) != 1 {
-			return from, to, wire.Errorf(wire.CodeBadRequest, "an export takes from and to once each, and no parameter %s", wire.Quote(key))
-		}
 		at := &from
 		if key == "to" {
 			at = &to

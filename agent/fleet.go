@@ -22,6 +22,10 @@ func (a *Agent) putPortal(w http.ResponseWriter, r *http.Request, req apiRequest
 	if p := readSecret(w, r, &in, putKeys...); p != nil {
 		return p
 	}
+	dryRun, p := req.flag("dryRun")
+	if p != nil {
+		return p
+	}
 	token := in.Token
 	if err := token.Check(); err != nil {
 		return wire.Errorf(wire.CodeBadRequest, "slug %s: %v", req.slug, err)
@@ -47,7 +51,7 @@ func (a *Agent) putPortal(w http.ResponseWriter, r *http.Request, req apiRequest
 	if p != nil {
 		return p
 	}
-	if req.query.Get("dryRun") == "true" {
+	if dryRun {
 		defer fresh.lane.pool.Close()
 		if p := k.taken(fresh); p != nil {
 			return p

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -71,11 +72,15 @@ type fleetJob struct {
 
 // serveFleet runs a job over the rows of a request.
 func (a *Agent) serveFleet(w http.ResponseWriter, r *http.Request, req apiRequest, job fleetJob) *wire.Problem {
+	dryRun, p := req.flag("dryRun")
+	if p != nil {
+		return p
+	}
 	workers := defaultConcurrency
 	if v := req.query.Get("concurrency"); v != "" {
 		n, err := strconv.Atoi(v)
 		if err != nil || n < 1 || n > maxConcurrency {
-			return wire.Errorf(wire.CodeBadRequest, "parameter concurrency: %s: want a number from 1 to %d", wire.Quote(v), maxConcurrency)
+			return badParameter("concurrency", v, fmt.Sprintf("a number from 1 to %d", maxConcurrency))
 		}
 		workers = n
 	}
@@ -97,7 +102,6 @@ func (a *Agent) serveFleet(w http.ResponseWriter, r *http.Request, req apiReques
 	if r.Context().Err() != nil {
 		return nil //nolint:nilerr // the caller has gone: nothing is written
 	}
-	dryRun := req.query.Get("dryRun") == "true"
 	out.write(a.writeRows(r, rows, job, dryRun, out))
 	return nil
 }

@@ -13,12 +13,16 @@ import (
 // getQuota tells what is left of every portal's quota; with refresh=true,
 // after asking HubSpot how much of the day is used.
 func (a *Agent) getQuota(w http.ResponseWriter, r *http.Request, req apiRequest) *wire.Problem {
+	refresh, p := req.flag("refresh")
+	if p != nil {
+		return p
+	}
 	k := a.keys.Load()
 	if k == nil {
 		return a.noKeys()
 	}
 	visible := a.visible(r)
-	if req.query.Get("refresh") == "true" {
+	if refresh {
 		a.refreshQuotas(r.Context(), k, visible)
 	}
 	out := wire.Quotas{Portals: []wire.Quota{}}

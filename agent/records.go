@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -83,13 +84,15 @@ func (a *Agent) getRecords(w http.ResponseWriter, r *http.Request, req apiReques
 	}
 }
 
+// filterParameters are those of /v1/audit/records.
+var filterParameters = []string{
+	"slug", "from", "to", "caller", "method", "objectType", "status", "callId", "kind", "reason", "after", "limit", "follow",
+}
+
 // parseFilter reads the query of /v1/audit/records.
 func parseFilter(q url.Values) (f chain.Filter, follow bool, _ *wire.Problem) {
 	f.Limit = defaultRecords
 	for key, vals := range q {
-		if len(vals) != 1 {
-			return f, false, wire.Errorf(wire.CodeBadRequest, "parameter %s is given %d times", wire.Quote(key), len(vals))
-		}
 		v, ok, want := vals[0], true, ""
 		switch key {
 		case "slug":
@@ -102,7 +105,7 @@ func parseFilter(q url.Values) (f chain.Filter, follow bool, _ *wire.Problem) {
 			f.To, ok = parseWhen(v, true)
 			want = wantWhen
 		case "method":
-			f.Method = v
+			f.Method = strings.ToUpper(v)
 		case "objectType":
 			f.ObjectType = v
 		case "reason":
@@ -110,8 +113,8 @@ func parseFilter(q url.Values) (f chain.Filter, follow bool, _ *wire.Problem) {
 		case "status":
 			f.Status, ok, want = v, validStatus(v), "a status such as 404, or a class such as 4xx"
 		case "callId":
-			_, err := uuid.Parse(v)
-			f.CallID, ok, want = v, err == nil, "the UUID that Hsagent-Call-Id had"
+			id, err := uuid.Parse(v)
+			f.CallID, ok, want = id.String(), err == nil, "the UUID that Hsagent-Call-Id had"
 		case "caller":
 			f.Caller = v
 		case "kind":
@@ -127,8 +130,6 @@ func parseFilter(q url.Values) (f chain.Filter, follow bool, _ *wire.Problem) {
 			var err error
 			follow, err = strconv.ParseBool(v)
 			ok, want = err == nil, "true or false"
-		default:
-			return f, false, wire.Errorf(wire.CodeBadRequest, "parameter %s is not known", wire.Quote(key))
 		}
 		if !ok {
 			return f, false, badParameter(key, v, want)

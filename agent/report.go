@@ -99,9 +99,6 @@ func (a *Agent) oldest(ctx context.Context, slug string) (*chain.Record, error) 
 func parseReport(q url.Values) (report.Options, *wire.Problem) {
 	o := report.Options{Zone: time.UTC}
 	for key, vals := range q {
-		if len(vals) != 1 {
-			return o, wire.Errorf(wire.CodeBadRequest, "parameter %s is given %d times", wire.Quote(key), len(vals))
-		}
 		switch v := vals[0]; key {
 		case "tz":
 			zone, err := time.LoadLocation(v)
@@ -115,8 +112,6 @@ func parseReport(q url.Values) (report.Options, *wire.Problem) {
 				return o, badParameter(key, v, "true or false")
 			}
 		case "from", "to": // in the time zone, which may come later
-		default:
-			return o, wire.Errorf(wire.CodeBadRequest, "parameter %s is not known", wire.Quote(key))
 		}
 	}
 	for _, key := range []string{"from", "to"} {

@@ -119,11 +119,14 @@ func TestRecordsFilters(t *testing.T) {
 	require.Equal(t, 1, count("status=4xx"))
 	require.Equal(t, 2, count("objectType=deals&caller="+url.QueryEscape(caller.Exe)))
 	require.Zero(t, count("objectType=tickets"))
+	require.Equal(t, 4, count("method=get&caller="+url.QueryEscape(caller.Exe)))
+	id := r.records(chain.Filter{Slug: "client-0", ObjectType: "contacts"})[0].CallID
+	require.Equal(t, 2, count("callId="+strings.ToUpper(id)))
 	require.Equal(t, wire.CodeBadRequest, r.get("/v1/audit/records?objecttype=deals").code())
 	for _, bad := range []struct{ parameter, want string }{
 		{"slug=Bad", "a slug such as"}, {"from=junk", "a date such as"}, {"to=2026-13-01", "a date such as"}, {"status=4", "a status such as"},
 		{"callId=x", "the UUID"}, {"kind=call.made", "a kind of record such as"}, {"after=-1", "the number of a record"},
-		{"limit=-1", "0 for all"}, {"follow=maybe", "true or false"},
+		{"limit=-1", "a number, 0 for all"}, {"follow=maybe", "true or false"},
 	} {
 		got := r.get("/v1/audit/records?" + bad.parameter)
 		require.Equal(t, wire.CodeBadRequest, got.code(), bad.parameter)

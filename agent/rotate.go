@@ -38,6 +38,10 @@ func (a *Agent) postRotate(w http.ResponseWriter, r *http.Request, req apiReques
 	if p := readSecret(w, r, &in, rotateKeys...); p != nil {
 		return p
 	}
+	dryRun, p := req.flag("dryRun")
+	if p != nil {
+		return p
+	}
 	token := in.Token
 	if err := token.Check(); err != nil {
 		return wire.Errorf(wire.CodeBadRequest, "slug %s: %v", req.slug, err)
@@ -50,7 +54,7 @@ func (a *Agent) postRotate(w http.ResponseWriter, r *http.Request, req apiReques
 	if p != nil {
 		return p
 	}
-	if req.query.Get("dryRun") == "true" {
+	if dryRun {
 		writeJSON(w, http.StatusOK, rot.view(rot.fresh))
 		return nil
 	}
