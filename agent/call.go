@@ -60,9 +60,7 @@ func (a *Agent) serveCall(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer c.release()
-	ctx, cancel := context.WithCancelCause(r.Context())
-	defer cancel(nil)
-	defer context.AfterFunc(a.ctx, func() { cancel(errShutdown) })()
+	ctx := r.Context()
 	if problem := a.confirm(ctx, c.cred); problem != nil {
 		a.refuse(w, r, c, problem)
 		return

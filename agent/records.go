@@ -2,7 +2,6 @@ package agent
 
 import (
 	"bufio"
-	"context"
 	"math"
 	"net/http"
 	"net/url"
@@ -35,9 +34,7 @@ func (a *Agent) getRecords(w http.ResponseWriter, r *http.Request, req apiReques
 	w.WriteHeader(http.StatusOK)
 	buf := bufio.NewWriterSize(w, 32<<10)
 	rc := http.NewResponseController(w)
-	ctx, cancel := context.WithCancelCause(r.Context())
-	defer cancel(nil)
-	defer context.AfterFunc(a.ctx, func() { cancel(errShutdown) })()
+	ctx := r.Context()
 	limit := f.Limit
 	for sent := 0; ; {
 		size := a.audit.Status().Durable

@@ -37,6 +37,7 @@ func (a *Agent) newServer() *http.Server {
 		IdleTimeout:                  idleTimeout,
 		MaxHeaderBytes:               maxHeader,
 		DisableGeneralOptionsHandler: true,
+		BaseContext:                  func(net.Listener) context.Context { return a.ctx }, // the agent's end is every request's
 		ConnContext:                  func(ctx context.Context, c net.Conn) context.Context { return withConn(ctx, c) },
 		ErrorLog:                     slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
 	}
