@@ -58,10 +58,13 @@ func (e *excerpt) numErrors() int {
 
 // objectID is the id of the object that a 201 says was created.
 func (e *excerpt) objectID() string {
+	if e == nil || e.resp.StatusCode != http.StatusCreated {
+		return ""
+	}
 	var v struct {
 		ID json.RawMessage `json:"id"`
 	}
-	if e == nil || e.resp.StatusCode != http.StatusCreated || json.Unmarshal(e.buf.Bytes(), &v) != nil {
+	if json.Unmarshal(e.buf.Bytes(), &v) != nil {
 		return ""
 	}
 	id := strings.Trim(string(v.ID), `"`)

@@ -121,8 +121,12 @@ func (f *framing) feed(b []byte) string {
 			n := min(int64(len(b)), f.left)
 			f.left -= n
 			b = b[n:]
-			if f.left == 0 {
-				f.state = map[framingState]framingState{inFixed: inHead, inChunkData: inChunkEnd}[f.state]
+			switch {
+			case f.left > 0:
+			case f.state == inFixed:
+				f.state = inHead
+			default:
+				f.state = inChunkEnd
 			}
 			continue
 		}
@@ -191,25 +195,25 @@ func (f *framing) takeHead(line []byte) string {
 	if len(line) == 0 {
 		return f.endHead()
 	}
-	name, value, ok := strings.Cut(string(line), ":")
+	name, value, ok := bytes.Cut(line, []byte(":"))
 	switch {
 	case line[0] == ' ' || line[0] == '\t':
 		return "a header is folded over several lines"
-	case !ok || name == "" || strings.ContainsAny(name, " \t"):
+	case !ok || len(name) == 0 || bytes.ContainsAny(name, " \t"):
 		return "a header line has no name, or a space before its colon"
 	}
-	value = strings.Trim(value, " \t")
-	switch strings.ToLower(name) {
-	case "host":
+	value = bytes.Trim(value, " \t")
+	switch {
+	case is(name, "host"):
 		f.hosts++
-	case "content-length":
-		n, err := strconv.ParseUint(value, 10, 62)
+	case is(name, "content-length"):
+		n, err := strconv.ParseUint(string(value), 10, 62)
 		if err != nil || f.length >= 0 {
 			return "Content-Length is given twice or is no plain number"
 		}
 		f.length = int64(n)
-	case "transfer-encoding":
-		if !strings.EqualFold(value, "chunked") || f.chunked {
+	case is(name, "transfer-encoding"):
+		if !is(value, "chunked") || f.chunked {
 			return "Transfer-Encoding is given twice or is something other than chunked"
 		}
 		if !f.http11 {
@@ -218,6 +222,12 @@ func (f *framing) takeHead(line []byte) string {
 		f.chunked = true
 	}
 	return ""
+}
+
+// is reports whether b is s, whatever the case of its letters. That no other
+// letters pass for ASCII ones, their lengths see to.
+func is(b []byte, s string) bool {
+	return len(b) == len(s) && bytes.EqualFold(b, []byte(s))
 }
 
 func (f *framing) endHead() string {

@@ -40,9 +40,9 @@ func ParseRateLimit(h http.Header) RateLimit {
 	return l
 }
 
-// count reads a header that is one plain number.
+// count reads a header, by its canonical name, that is one plain number.
 func count(h http.Header, name string) *int64 {
-	v := h[http.CanonicalHeaderKey(name)]
+	v := h[name]
 	if len(v) != 1 {
 		return nil
 	}

@@ -28,11 +28,14 @@ func RecordPath(t Target) string { return RecordRaw(t.String()) }
 // at all. What cannot be shown is escaped.
 func RecordRaw(raw string) string {
 	path, query, hasQuery := strings.Cut(raw[:min(len(raw), MaxTarget)], "?")
-	segs := strings.Split(path, "/")
-	for i, s := range segs {
-		segs[i] = maskEmail(s)
+	out := path
+	if strings.ContainsAny(path, "@%") { // otherwise no segment can be an address
+		segs := strings.Split(path, "/")
+		for i, s := range segs {
+			segs[i] = maskEmail(s)
+		}
+		out = strings.Join(segs, "/")
 	}
-	out := strings.Join(segs, "/")
 	if hasQuery {
 		pairs := strings.Split(query, "&")
 		for i, p := range pairs {

@@ -107,11 +107,14 @@ func parseHead(text string) (*http.Response, error) {
 		if line, fields, _ = strings.Cut(fields, "\r\n"); line == "" {
 			return resp, nil
 		}
-		name, value, ok := cutField(line)
+		as, value, ok := cutField(line)
 		if !ok {
 			return nil, InvalidError("a line of the answer's header is malformed")
 		}
-		name = textproto.CanonicalMIMEHeaderKey(name)
+		name := canonical[as]
+		if name == "" {
+			name = textproto.CanonicalMIMEHeaderKey(as)
+		}
 		if earlier := resp.Header[name]; earlier != nil {
 			resp.Header[name] = append(earlier, value)
 			continue
@@ -121,6 +124,22 @@ func parseHead(text string) (*http.Response, error) {
 		resp.Header[name] = values[at : at+1 : at+1]
 	}
 }
+
+// canonical has the names that HubSpot's answers spell in their own way, so
+// that a copy in the common spelling need not be made of each again.
+var canonical = func() map[string]string {
+	m := map[string]string{}
+	for _, name := range []string{
+		"X-HubSpot-Correlation-Id", "X-HubSpot-Auth-Failure", "X-HubSpot-NotFound",
+		"X-HubSpot-RateLimit-Daily", "X-HubSpot-RateLimit-Daily-Remaining",
+		"X-HubSpot-RateLimit-Interval-Milliseconds", "X-HubSpot-RateLimit-Max", "X-HubSpot-RateLimit-Remaining",
+		"X-HubSpot-RateLimit-Secondly", "X-HubSpot-RateLimit-Secondly-Remaining",
+	} {
+		m[name] = textproto.CanonicalMIMEHeaderKey(name)
+		m[strings.ToLower(name)] = m[name]
+	}
+	return m
+}()
 
 // cutField cuts a line of a head into name and value.
 func cutField(line string) (name, value string, ok bool) {
