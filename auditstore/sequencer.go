@@ -259,9 +259,14 @@ func (s *Store) add(txn *badger.Txn, rec *chain.Record, salt []byte, first bool)
 	err = errors.Join(
 		txn.Set(slugKey(recPrefix, rec.ClientSlug, seq), value),
 		txn.Set(seqKey(seqPrefix, seq), q.buf[mid:len(q.buf):len(q.buf)]),
-		mark(txn, &q.whole, rec, seqKey(wholeDay, seq)),
-		mark(txn, at, rec, slugKey(dayPrefix, rec.ClientSlug, seq)),
 	)
+	day := dayOf(rec.TS.Time)
+	if q.whole.enter(day) {
+		err = errors.Join(err, txn.Set(seqKey(wholeDay, seq), day.bytes()))
+	}
+	if at.enter(day) {
+		err = errors.Join(err, txn.Set(slugKey(dayPrefix, rec.ClientSlug, seq), day.bytes()))
+	}
 	if rec.Kind.IsStatement() {
 		err = errors.Join(err, txn.Set(seqKey(statePrefix, seq), nil))
 	}
@@ -270,14 +275,14 @@ func (s *Store) add(txn *badger.Txn, rec *chain.Record, salt []byte, first bool)
 	return result{receipt: chain.Receipt{Seq: seq, Leaf: leaf}}, err
 }
 
-// mark notes the record's day if it differs from that of the record before.
-func mark(txn *badger.Txn, p *place, rec *chain.Record, key []byte) error {
-	d := dayOf(rec.TS.Time)
+// enter notes the day of a record, and reports whether it differs from that of
+// the record before.
+func (p *place) enter(d day) bool {
 	if p.any && p.day == d {
-		return nil
+		return false
 	}
 	p.any, p.day = true, d
-	return txn.Set(key, d.bytes())
+	return true
 }
 
 // pair keeps the intents that have no outcome yet.
