@@ -102,6 +102,8 @@ type Agent struct {
 	refused  refusals
 	doors    *doors
 
+	lingering atomic.Int64 // connections that were turned away and are not closed yet
+
 	policy    atomic.Pointer[loadedPolicy]
 	badPolicy atomic.Pointer[refusal] // why a newer policy was refused, or nil
 	digests   *peer.Digests

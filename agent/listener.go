@@ -39,7 +39,7 @@ func (l *peerListener) Accept() (net.Conn, error) {
 			continue
 		}
 		if !l.agent.mayUse(caller, l.readOnly) {
-			l.agent.turnAway(conn, caller)
+			l.agent.turnAway(uc, caller)
 			continue
 		}
 		c := &guardedConn{Conn: conn, caller: caller, audited: auditCaller(caller), made: time.Now(), readOnly: l.readOnly}
@@ -61,24 +61,50 @@ func (a *Agent) digestsWanted() *peer.Digests {
 	return nil
 }
 
+// Some connections that were turned away stay for a moment.
+const (
+	maxLingering = 16
+	lingerTime   = time.Second
+)
+
 // turnAway answers a connection that may do nothing, without reading from it.
-func (a *Agent) turnAway(conn net.Conn, caller *peer.Caller) {
+func (a *Agent) turnAway(conn *net.UnixConn, caller *peer.Caller) {
 	p := wire.Errorf(wire.CodeDenied, "user %s may not use this agent: ask for membership of the agent's socket_group", nameOf(caller))
 	rec := a.event(chain.CallDenied)
 	rec.Caller, rec.Error, rec.Reason = auditCaller(caller), string(p.Code), "the caller may not use the socket"
 	rec.Rule = ruleSocket
 	a.recordDenial(a.ctx, rec)
 	a.log.Warn("connection refused", "caller_uid", caller.UID, "caller_pid", caller.PID)
-	refuseConn(conn, p)
+	answerUnread(conn, p)
+	a.linger(conn)
+}
+
+// linger closes a connection that has its answer. Many clients see nothing but
+// a broken connection where it is closed before they have sent their request;
+// so a few at a time are kept for a moment, in which nobody reads from them.
+func (a *Agent) linger(conn *net.UnixConn) {
+	if a.lingering.Add(1) > maxLingering || conn.CloseWrite() != nil {
+		a.lingering.Add(-1)
+		_ = conn.Close() // it is refused anyway
+		return
+	}
+	time.AfterFunc(lingerTime, func() {
+		a.lingering.Add(-1)
+		_ = conn.Close() // it is refused anyway
+	})
 }
 
 // refuseConn answers a connection without reading from it, and closes it.
 func refuseConn(conn net.Conn, p *wire.Problem) {
+	answerUnread(conn, p)
+	_ = conn.Close() // it is refused anyway
+}
+
+func answerUnread(conn net.Conn, p *wire.Problem) {
 	body := encodeProblem(p)
 	_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // the answer fits the socket's buffer
 	_, _ = fmt.Fprintf(conn, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\n%s: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
 		p.Status, http.StatusText(p.Status), wire.ProblemType, wire.HeaderError, p.Code, len(body), body) // a courtesy: the refusal stands without it
-	_ = conn.Close()
 }
 
 // connKey finds a request's connection in its context.

@@ -119,6 +119,15 @@ func TestThreat16StrangersAreRefusedUnread(t *testing.T) {
 	}
 	denied := r.records(chain.Filter{Kind: chain.CallDenied})
 	require.Len(t, denied, tries)
+	// A client that sends its request only now has a connection still, and so
+	// sees its answer; that is so for a few at a time.
+	eventually(t, func() bool {
+		conn := stranger(r)
+		_, err := io.Copy(io.Discard, conn)
+		require.NoError(t, err)
+		_, err = io.WriteString(conn, "GET /v1/status HTTP/1.1\r\nHost: hsagent\r\n\r\n")
+		return err == nil
+	}, "the connection stays for a moment")
 	for _, rec := range denied {
 		require.Equal(t, uid, rec.Caller.UID)
 		require.Equal(t, os.Getpid(), rec.Caller.PID)
