@@ -22,26 +22,49 @@ func keepSmall(ctx context.Context, e *env) {
 	}
 	tick := time.NewTicker(tidyEvery)
 	defer tick.Stop()
+	var before heap
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if unused() > memorySpare {
+			now := readHeap()
+			if now.untidy(before) {
 				debug.FreeOSMemory()
+				now = readHeap()
+				now.tidied = now.live
 			}
+			before = now
 		}
 	}
 }
 
-// unused is how much memory the process has for its heap beyond what the last
-// collection found in use.
-func unused() uint64 {
+// A heap is what the runtime says about its memory.
+type heap struct {
+	live, have  uint64 // in use as the last collection found it; all there is
+	collections uint64
+	tidied      uint64 // in use after memory was given back for the last time
+}
+
+// untidy tells whether memory is to be given back: there is much beyond what
+// is in use, or nothing was collected since before, and what was in use then
+// may be garbage by now. A process at rest collects none for two minutes.
+func (h *heap) untidy(before heap) bool {
+	h.tidied = before.tidied
+	rests := h.collections == before.collections
+	return h.have-min(h.live, h.have) > memorySpare || rests && h.live > h.tidied+memorySpare
+}
+
+func readHeap() heap {
 	s := []metrics.Sample{
 		{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/objects:bytes"},
 		{Name: "/memory/classes/heap/unused:bytes"}, {Name: "/memory/classes/heap/free:bytes"},
+		{Name: "/gc/cycles/total:gc-cycles"},
 	}
 	metrics.Read(s)
-	live, have := s[0].Value.Uint64(), s[1].Value.Uint64()+s[2].Value.Uint64()+s[3].Value.Uint64()
-	return have - min(live, have)
+	return heap{
+		live:        s[0].Value.Uint64(),
+		have:        s[1].Value.Uint64() + s[2].Value.Uint64() + s[3].Value.Uint64(),
+		collections: s[4].Value.Uint64(),
+	}
 }
