@@ -89,6 +89,10 @@ faults: ## cut the power, fill disks, spoil files under a log, and check what mu
 soak: ## load and mixed faults for SOAK (10m); what the daemon holds must be back where it was
 	HSAGENT_SOAK=$(SOAK) $(GO) test -tags faults -count 1 -timeout 2h -v -run '^TestFaultSoak$$' ./cmd/hsagentd
 
+.PHONY: nightly
+nightly: soak ## what is too long for every change: the soak, and 1,000,000 calls in the middle of 5,000 rotations
+	HSAGENT_ROUNDS=50 CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -count 1 -timeout 4h -run '^TestThreat01RotationsNeverCrossSlugs$$' ./agent
+
 .PHONY: check
 check: tidy-check lint test systemd-test faults ## what CI runs
 

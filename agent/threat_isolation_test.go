@@ -3,6 +3,8 @@ package agent_test
 import (
 	"fmt"
 	"net/url"
+	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -35,10 +37,24 @@ func (r *rig) crossed() []sandbox.Request {
 	return out
 }
 
+// HSAGENT_ROUNDS makes as many rounds, each with an agent and a log of its own.
 func TestThreat01RotationsNeverCrossSlugs(t *testing.T) {
+	rounds := 1
+	if v := os.Getenv("HSAGENT_ROUNDS"); v != "" {
+		var err error
+		rounds, err = strconv.Atoi(v)
+		require.NoError(t, err)
+	}
+	for i := range rounds {
+		t.Run(strconv.Itoa(i+1), rotateUnderLoad)
+	}
+}
+
+// rotateUnderLoad makes 20,000 calls, in the middle of 100 rotations.
+func rotateUnderLoad(t *testing.T) {
 	const (
-		portals, clients, calls = 20, 64, 20_000
-		writes, perWrite        = 25, 4 // 100 rotations
+		portals, clients, calls = 100, 64, 20_000
+		writes, perWrite        = 25, 4
 	)
 	r := newRig(t, rigOptions{portals: portalsOf(portals), quiet: true})
 	r.ready(portals)
@@ -96,6 +112,7 @@ func TestThreat01RotationsNeverCrossSlugs(t *testing.T) {
 	require.Zero(t, failed.Load())
 	require.GreaterOrEqual(t, len(r.came()), calls)
 	require.Empty(t, r.crossed())
+	require.Len(t, marks, writes*perWrite)
 	for _, req := range r.came() {
 		q, err := url.ParseQuery(req.RawQuery)
 		require.NoError(t, err)
