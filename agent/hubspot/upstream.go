@@ -6,11 +6,15 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/hsagent/hsagentd/wire"
 )
 
 // DefaultBaseURL is HubSpot's one documented root for every API version; it
@@ -90,16 +94,22 @@ func (u *Upstream) Base() string {
 func parseBase(s string) (*url.URL, error) {
 	b, err := url.Parse(s)
 	if err != nil {
-		return nil, fmt.Errorf("upstream %q: not a URL", s)
+		return nil, errors.New("upstream: it is not a URL, such as " + DefaultBaseURL) // it may have a password
 	}
-	if b.Host == "" || b.User != nil || (b.Path != "" && b.Path != "/") || b.RawQuery != "" || b.Fragment != "" {
-		return nil, fmt.Errorf("upstream %q: want scheme, host and port only, such as %s", s, DefaultBaseURL)
+	if b.User != nil {
+		return nil, errors.New("upstream: it has a user name: want scheme, host and port only, such as " + DefaultBaseURL)
+	}
+	if b.Host == "" || b.Hostname() == "" || (b.Path != "" && b.Path != "/") || b.RawQuery != "" || b.Fragment != "" {
+		return nil, fmt.Errorf("upstream %s: want scheme, host and port only, such as %s", wire.Quote(s), DefaultBaseURL)
+	}
+	if _, err := strconv.ParseUint(cmp.Or(b.Port(), "443"), 10, 16); err != nil {
+		return nil, fmt.Errorf("upstream %s: a port is a number up to 65535", wire.Quote(s))
 	}
 	switch {
 	case b.Scheme == "https":
 	case b.Scheme == "http" && isLoopback(b.Hostname()):
 	default:
-		return nil, fmt.Errorf("upstream %q: want https:// (http:// is for a loopback address alone: tokens would travel in the clear)", s)
+		return nil, fmt.Errorf("upstream %s: want https:// (http:// is for a loopback address alone: tokens would travel in the clear)", wire.Quote(s))
 	}
 	b.Path = ""
 	return b, nil
@@ -140,11 +150,15 @@ func loadRoots(file string) (*x509.CertPool, error) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read the TLS roots: %w", err)
+			var why *fs.PathError
+			if errors.As(err, &why) {
+				err = why.Err // its path is shown here, cut and escaped
+			}
+			return nil, fmt.Errorf("read the TLS roots in %s: %w", wire.Quote(f), err)
 		}
 		pool := x509.NewCertPool()
 		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("TLS roots in %s: no certificate in PEM form", f)
+			return nil, fmt.Errorf("TLS roots in %s: no certificate in PEM form", wire.Quote(f))
 		}
 		return pool, nil
 	}

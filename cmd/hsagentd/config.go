@@ -98,7 +98,9 @@ const (
 
 // A duration is written as "10s". It is a struct so that a bare number, which
 // has no unit, does not fit.
-type duration struct{ time.Duration }
+type duration struct {
+	time.Duration `toml:"-"`
+}
 
 func (d *duration) UnmarshalText(b []byte) error {
 	v, err := time.ParseDuration(string(b))
@@ -110,7 +112,9 @@ func (d *duration) UnmarshalText(b []byte) error {
 }
 
 // An age is written as "400d", or as a duration.
-type age struct{ time.Duration }
+type age struct {
+	time.Duration `toml:"-"`
+}
 
 func (a *age) UnmarshalText(b []byte) error {
 	if days, ok := strings.CutSuffix(string(b), "d"); ok {
@@ -148,7 +152,9 @@ func (s *size) UnmarshalText(b []byte) error {
 }
 
 // A level is what is logged from there up: a word, not a number.
-type level struct{ slog.Level }
+type level struct {
+	slog.Level `toml:"-"`
+}
 
 func (l *level) UnmarshalText(b []byte) error {
 	switch string(b) {
@@ -255,7 +261,7 @@ func (c *config) readFile(e *env, path string, named bool) error {
 		row, column := bad.Position()
 		text := strings.TrimPrefix(bad.Error(), "toml: ")
 		if kind, ok := strings.CutPrefix(text, "cannot decode TOML "); ok {
-			kind, _, _ = strings.Cut(kind, " ") // the rest names types of this program
+			kind, _, _ = strings.Cut(strings.TrimPrefix(kind, "local "), " ") // the rest names types of this program
 			text = strings.Join(bad.Key(), ".") + ": this key takes no " + kind
 		}
 		return fmt.Errorf("%s:%d:%d: %s", path, row, column, text)

@@ -1,11 +1,16 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/hsagent/hsagentd/wire"
 )
 
 // FuzzConfig: whatever stands in the file, loading ends with a config or with
@@ -61,4 +66,102 @@ func TestPaths(t *testing.T) {
 			require.Equal(t, tt.want, got)
 		})
 	}
+}
+
+// Configs that cannot be, by the cross product of keys and values: each ends
+// with 78 and a text of a few short lines that names the file, and shows
+// neither control bytes nor a password.
+func TestBadConfigs(t *testing.T) {
+	long := strings.Repeat("x", 10_000)
+	bad := map[string][]string{}
+	for _, key := range []string{"socket", "socket_readonly", "store", "identity", "audit_dir", "upstream.ca_file", "audit.key", "audit.checkpoint_sink"} {
+		bad[key] = []string{`"relative"`, `"./a"`, `"~/a"`, `"/"`, `"/a/../.."`, `"/a\u0000b"`, `"a\u001b[2J"`, `"\u202ea"`, `"` + long + `"`, "7", "true", "[]", "{}", `["/a"]`, "1979-05-27"}
+	}
+	for _, key := range []string{"socket", "socket_readonly"} {
+		bad[key] = append(bad[key], `"@hsagent"`, `"@"`, `"/`+strings.Repeat("s", 107)+`"`, `"/`+long+`"`, `"/tmp/\u001b]52;c;x\u0007/"`)
+	}
+	for _, key := range []string{"drain_timeout", "confirm_timeout"} {
+		bad[key] = []string{`"-1s"`, `"0s"`, `"0"`, `"10"`, `""`, `"10 s"`, `"1d"`, `"9999999h"`, `"99999999999999999999h"`, `"ten\u001b[2J"`, `"` + long + `"`, "10", "-1", "0.5", "true", "[]", "{Duration = 5000000000}", "inf", "nan"}
+	}
+	bad["lock_after"] = []string{`"-1s"`, `"1ns"`, `"999ms"`, `"9999999h"`, `"never"`, "10", "[]"}
+	bad["max_in_flight"] = []string{"0", "-1", "1000000000", "9223372036854775807", "9223372036854775808", "-9223372036854775809", "1e3", "1.5", `"10"`, "true", "[]", "{}", "inf"}
+	bad["quota.warn_below"] = []string{"-1", "-9223372036854775808", "9223372036854775808", "0.1", `"5"`, "[]", "false"}
+	bad["upstream.max_request_bytes"] = []string{"0", "-1", `"0"`, `"-1KiB"`, `"1TiB"`, `"2GB"`, `"9999999999GiB"`, `"9223372036854775807"`, `"9223372036854775808KiB"`, `"1 KiB KiB"`, `""`, "1.5", "[]", "{}", `"\u001b[2J"`}
+	bad["upstream.base_url"] = []string{`"http://api.hubapi.com"`, `"https://api.hubapi.com/x"`, `"https://api.hubapi.com?x"`, `"https://u:hunter2@api.hubapi.com"`, `"ftp://api.hubapi.com"`,
+		`"api.hubapi.com"`, `"//api.hubapi.com"`, `"https://"`, `"https://api.hubapi.com:99999"`, `"https://api.hubapi.com\u0000"`, `"https://\u001b[2J"`, `"https://[::1"`, `"%"`, "7", "[]"}
+	bad["upstream.proxy"] = []string{`"socks5://127.0.0.1:1"`, `"ftp://u:hunter2@127.0.0.1"`, `"127.0.0.1:3128"`, `"http://"`, `"http://u:hunter2@"`, `"http://u:hunter2@[::1"`, `"http://\u001b[2J"`, `"://u:hunter2@h"`, `"http://u:hunter2@h:port"`, "7", "[]"}
+	bad["audit.retention"] = []string{`"-1d"`, `"1h"`, `"23h"`, `"d"`, `"1.5d"`, `"99999d"`, `"400 d"`, `"1y"`, "400", "[]"}
+	bad["audit.legal_hold"] = []string{`["Acme"]`, `[""]`, `["a b"]`, `["a\u001b[2J"]`, `["*"]`, `["` + long + `"]`, `"acme"`, "[1]", "{}", `["` + madeUpToken + `"]`}
+	bad["log_level"] = []string{`"loud"`, `"DEBUG"`, `""`, `"info+1"`, `"\u001b[2J"`, `"` + long + `"`, "0", "-4", "[]"}
+	bad["log_format"] = []string{`"xml"`, `"JSON"`, `" json"`, `"\u001b[2J"`, `"` + long + `"`, "0", "[]", "true"}
+	for _, key := range []string{"token", "passphrase", "upstream.token", "upstream.insecure", "Socket", "SOCKET", "socket ", "a.b.c", "hapikey", `"\u001b[2J"`, "audit", "upstream", "consumer", "rule"} {
+		bad[key] = append(bad[key], `"x"`, "7", "[7]", `"`+madeUpToken+`"`, `"`+long+`"`)
+	}
+	bad["x"] = []string{strings.Repeat("[", 20_000), strings.Repeat("[", 2000) + strings.Repeat("]", 2000), strings.Repeat("{a=", 2000), `"`, `"""`, "\x00", "\xff", "", "=", "1\nx = 1", "<<: *a", "&a [*a, *a]", "'\n'", "\"\\q\"", "0x", "\ufeff"}
+
+	n := 0
+	for key, values := range bad {
+		for _, value := range values {
+			n++
+			text := key + " = " + value + "\n"
+			path, err := configOf(t, text, nil)
+			if !assert.Error(t, err, "%.200q", text) {
+				continue
+			}
+			assert.Equal(t, exitConfig, exitCode(err), "%.200q", text)
+			for line := range strings.Lines(err.Error()) {
+				line = strings.TrimSuffix(line, "\n")
+				assert.Equal(t, wire.Printable(line), line, "%.200q", text)
+				assert.Less(t, len(line), len(path)+500, "%.200q", text)
+				assert.Contains(t, line, path, "%.200q", text)
+			}
+			assert.NotContains(t, err.Error(), "hunter2", text)
+			assert.NotContains(t, wire.MaskTokens(err.Error()), "0000-4000", text) // as stderr masks it
+			if testing.Verbose() {
+				t.Logf("%.60q: %s", text, strings.ReplaceAll(err.Error(), path, "FILE"))
+			}
+		}
+	}
+	require.GreaterOrEqual(t, n, 250)
+}
+
+// Two things in one place, by every pair of paths.
+func TestBadConfigPairs(t *testing.T) {
+	keys := []string{"socket", "socket_readonly", "store", "identity", "audit_dir", "audit.key", "audit.checkpoint_sink"}
+	for i, a := range keys {
+		for _, b := range keys[i+1:] {
+			_, err := configOf(t, fmt.Sprintf("%s = %q\n%s = %q\n", a, "/srv/x", b, "/srv//x"), nil)
+			require.Error(t, err, "%s %s", a, b)
+			require.Equal(t, exitConfig, exitCode(err))
+			require.ErrorContains(t, err, " already")
+		}
+	}
+}
+
+// A variable of the environment that is wrong is the caller's mistake, and no
+// other variable changes what is set.
+func TestBadEnvironment(t *testing.T) {
+	for _, v := range []string{"relative", "@x", "/", "/a\x00b", "\x1b[2J", "/" + strings.Repeat("s", 200)} {
+		_, err := configOf(t, "", map[string]string{"HSAGENT_SOCK": v})
+		require.Error(t, err, "%q", v)
+		require.Equal(t, exitUsage, exitCode(err), "%q", v)
+		require.Equal(t, wire.Printable(err.Error()), err.Error())
+		require.ErrorContains(t, err, "HSAGENT_SOCK: ")
+	}
+	_, err := configOf(t, "", map[string]string{"HTTPS_PROXY": "http://u:p@h:1", "HSAGENT_TOKEN": madeUpToken, "HSAGENT_UPSTREAM": "http://x", "HSAGENT_STORE": "y", "HSAGENT_IDENTITY": "z"})
+	require.NoError(t, err)
+}
+
+// configOf loads a config of the text.
+func configOf(t *testing.T, text string, vars map[string]string) (path string, err error) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "config.toml")
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	flags := newFlags("test")
+	require.NoError(t, flags.set.Parse([]string{"--config", path}))
+	c, err := loadConfig(&env{getenv: func(k string) string { return vars[k] }, uid: os.Getuid()}, flags)
+	if err != nil {
+		require.Nil(t, c)
+	}
+	return path, err
 }
