@@ -119,6 +119,63 @@ func TestThreat48BadRows(t *testing.T) {
 	})
 }
 
+// TestThreat48GeneratedRows puts everything that people and spreadsheets write
+// into every column, with every delimiter: a row is taken as it stands or named
+// with its line, its own text cut and escaped, and the rows around it are taken.
+func TestThreat48GeneratedRows(t *testing.T) {
+	const secret = "0000-4000"
+	cells := []string{
+		"", " ", "-", "''", "=1+1", "=HYPERLINK(\"http://evil\")", "+1", "-1+cmd|' /C calc'!A0", "@SUM(1)", "\uff1d1+1", "\x1b[2J", "\x1b]52;c;eA==\a", "\u202eacme", "a\u200bb", "\u0130stanbul",
+		"ａｃｍｅ", "\u0430cme", "e\u0301", "😀", "\x00", "\x7f", "\xff", "a\x0bb", "ACME", "Acme Corp", "acme_corp", "-acme", "acme-", "acme--corp", ".", "..", "*", "a/b", `a\b`, "a%00b", "v1",
+		"1", "0", "-1", "1.0", "1e5", "1.23457E+07", "99999999999999999999", "0x1f", "NaN", "null", "true", "1 000", "'12345678", "１２",
+		token("c"), "Bearer " + token("c"), token("c") + " ", " " + token("c"), token("c") + token("d"), strings.ToUpper(token("c")), "pat-na1-" + secret, "\u201c" + token("c") + "\u201d", token("c")[:20], "“" + token("c"),
+		strings.Repeat("x", 81), strings.Repeat("é", 100), strings.Repeat("x", maxClientCell), strings.Repeat("x", maxClientCell+1),
+	}
+	n, taken := 0, 0
+	for _, delim := range []string{",", ";", "\t"} {
+		for _, quoted := range []bool{false, true} {
+			for column := range 3 {
+				for _, cell := range cells {
+					row := []string{"acme", token("a"), "7"}
+					row[column] = cell
+					if quoted {
+						row[column] = `"` + strings.ReplaceAll(cell, `"`, `""`) + `"`
+					}
+					join := func(cells ...string) string { return strings.Join(cells, delim) }
+					in := strings.Join([]string{join("slug", "token", "portalId"), join("good-1", token("e"), "8"), join(row...), join("good-2", token("f"), "9")}, "\r\n")
+					if strings.Contains(in, "\x00") {
+						continue // that is UTF-16 of some kind, and refused whole
+					}
+					n++
+					got, err := parseClients([]byte(in))
+					require.NoError(t, err, "%.200q", in)
+					require.Len(t, got.clients, 3, "%.200q", in)
+					first, odd, last := got.clients[0], got.clients[1], got.clients[2]
+					require.Equal(t, []string{"good-1", "good-2", "", ""}, []string{first.slug, last.slug, first.fault, last.fault}, "%.200q", in)
+					require.Equal(t, 3, odd.line)
+					if odd.fault == "" {
+						taken++
+						require.NoError(t, odd.Token.Check())
+						_, err := wire.ParseSlug(odd.slug)
+						require.NoError(t, err)
+						continue
+					}
+					require.True(t, odd.Token.IsZero())
+					require.True(t, strings.HasPrefix(odd.fault, "line 3: "), odd.fault)
+					require.Equal(t, wire.Printable(odd.fault+odd.slug), odd.fault+odd.slug, "%.200q", in)
+					require.Less(t, len(odd.fault), 600, "%.200q", in)
+					require.NotContains(t, strings.ToLower(odd.fault+odd.slug), secret, "%.200q", in)
+					if testing.Verbose() && delim == "," && !quoted {
+						t.Logf("%d %.40q: %s", column, cell, odd.fault)
+					}
+				}
+			}
+		}
+	}
+	require.GreaterOrEqual(t, n, 400)
+	require.Positive(t, taken)
+}
+
 func TestParseClientsRefuses(t *testing.T) {
 	tests := []struct{ name, in, want string }{
 		{"empty", "", "it has no clients"},
