@@ -29,6 +29,7 @@ func TestCheckpointAndKey(t *testing.T) {
 	key := r.get("/v1/audit/key")
 	require.Equal(t, 200, key.status)
 	require.Equal(t, r.keys[0].Verifier()+"\n", key.body)
+	before := uint64(len(r.records(chain.Filter{}))) // the agent may still be asking about portals
 	got := r.get("/v1/audit/checkpoint")
 	require.Equal(t, 200, got.status)
 	require.True(t, strings.HasPrefix(got.header.Get("Content-Type"), "text/plain"))
@@ -36,7 +37,7 @@ func TestCheckpointAndKey(t *testing.T) {
 	require.NoError(t, err)
 	c, err := chain.OpenCheckpoint(got.body, known)
 	require.NoError(t, err)
-	require.Equal(t, uint64(len(r.records(chain.Filter{}))), c.Size, "it is over all records so far")
+	require.GreaterOrEqual(t, c.Size, before, "it is over all records so far")
 }
 
 func TestProofExportAndPruning(t *testing.T) {
