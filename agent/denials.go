@@ -10,22 +10,31 @@ import (
 	"github.com/hsagent/hsagentd/wire"
 )
 
-// How many denials of one user get a record each. What goes beyond is counted,
-// and one record a minute says how much that was: nothing has left, so no call
-// goes unrecorded.
+// How many refusals of one user, for one reason, get a record each. What goes
+// beyond is counted, and one record a minute says how much that was: nothing has
+// left, so no call goes unrecorded. Without an end to them a program that tries
+// again and again, at a quarantined slug for instance, would fill the disk and so
+// stop everybody.
 const (
 	denialBurst    = 1000
 	denialsASecond = 10
 	denialSummary  = time.Minute
 )
 
-// denials keep who may do nothing from filling the log with it.
+// denials keep refusals from filling the log.
 type denials struct {
-	mu    sync.Mutex
-	byUID map[int]*denialBucket
+	mu      sync.Mutex
+	buckets map[denialKey]*denialBucket
+}
+
+// A denialKey is one user's refusals with one code.
+type denialKey struct {
+	uid  int
+	code string
 }
 
 type denialBucket struct {
+	denialKey
 	tokens float64
 	at     time.Time // when tokens was right
 	extra  int64     // denials without a record
@@ -33,17 +42,18 @@ type denialBucket struct {
 	user   string
 }
 
-// take reports whether a denial of the caller's gets a record of its own.
-func (d *denials) take(c *chain.Caller, now time.Time) bool {
+// take reports whether a refusal of the caller's gets a record of its own.
+func (d *denials) take(c *chain.Caller, code string, now time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	b := d.byUID[c.UID]
+	key := denialKey{c.UID, code}
+	b := d.buckets[key]
 	if b == nil {
-		if d.byUID == nil {
-			d.byUID = map[int]*denialBucket{}
+		if d.buckets == nil {
+			d.buckets = map[denialKey]*denialBucket{}
 		}
-		b = &denialBucket{tokens: denialBurst, at: now, user: c.User}
-		d.byUID[c.UID] = b
+		b = &denialBucket{denialKey: key, tokens: denialBurst, at: now, user: c.User}
+		d.buckets[key] = b
 	}
 	b.tokens = min(denialBurst, b.tokens+now.Sub(b.at).Seconds()*denialsASecond)
 	b.at = now
@@ -60,37 +70,25 @@ func (d *denials) take(c *chain.Caller, now time.Time) bool {
 
 // sum returns who has denials without a record, and forgets who has none and
 // is quiet.
-func (d *denials) sum(now time.Time) map[int]denialBucket {
+func (d *denials) sum(now time.Time) (out []denialBucket) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	out := map[int]denialBucket{}
-	for uid, b := range d.byUID {
+	for key, b := range d.buckets {
 		switch {
 		case b.extra > 0:
-			out[uid] = *b
+			out = append(out, *b)
 			b.extra = 0
 		case now.Sub(b.at).Seconds()*denialsASecond > denialBurst:
-			delete(d.byUID, uid)
+			delete(d.buckets, key)
 		}
 	}
 	return out
 }
 
-// floods reports whether refusals of this kind can be had by anybody who may
-// connect, as many as he likes. Others need a call that is allowed, which has
-// records anyway.
-func floods(code string) bool {
-	switch wire.Code(code) {
-	case wire.CodeDenied, wire.CodeConfirmationRequired, wire.CodeUnknownPortal, wire.CodeBadRequest:
-		return true
-	}
-	return false
-}
-
 // recordDenial queues the record of a refusal, unless its caller has had too
 // many of them.
 func (a *Agent) recordDenial(ctx context.Context, rec chain.Record) {
-	if !floods(rec.Error) || a.denials.take(rec.Caller, time.Now()) {
+	if a.denials.take(rec.Caller, rec.Error, time.Now()) {
 		a.record(ctx, rec)
 	}
 }
@@ -110,12 +108,12 @@ func (a *Agent) sumDenials() {
 }
 
 func (a *Agent) recordSums(ctx context.Context) {
-	for uid, b := range a.denials.sum(time.Now()) {
+	for _, b := range a.denials.sum(time.Now()) {
 		rec := a.event(chain.CallDenied)
-		rec.Caller = &chain.Caller{UID: uid, User: b.user, GID: -1}
-		rec.Error = string(wire.CodeDenied)
+		rec.Caller = &chain.Caller{UID: b.uid, User: b.user, GID: -1}
+		rec.Error = b.code
 		rec.Reason = fmt.Sprintf("%d more refusals since %s, not recorded one by one", b.extra, wire.At(b.since))
 		a.record(ctx, rec)
-		a.log.WarnContext(ctx, "refusals counted, not recorded one by one", "caller_uid", uid, "refusals", b.extra)
+		a.log.WarnContext(ctx, "refusals counted, not recorded one by one", "caller_uid", b.uid, "code", b.code, "refusals", b.extra)
 	}
 }

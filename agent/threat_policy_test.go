@@ -315,6 +315,27 @@ func TestThreat29DenialsDoNotFloodTheLog(t *testing.T) {
 	require.True(t, strings.HasPrefix(sums[0].Reason, fmt.Sprintf("%d more refusals since ", tries-single)), sums[0].Reason)
 }
 
+// A program that tries again and again where it cannot be served must not fill
+// the disk, on which everybody's calls depend.
+func TestThreat29RetriesDoNotFloodTheLog(t *testing.T) {
+	r := newRig(t, rigOptions{quiet: true})
+	r.ready(3)
+	require.NoError(t, r.agent.LockNow(t.Context(), "a test"))
+	const tries = 1500
+	began := time.Now()
+	for range tries {
+		r.call("client-1", "GET", contacts, nil).refused(t, wire.CodeLocked)
+	}
+	most := 1000 + 10*int(time.Since(began).Seconds()+1)
+	r.call("Client", "GET", contacts, nil).refused(t, wire.CodeBadRequest)
+	require.LessOrEqual(t, len(r.records(chain.Filter{Kind: chain.CallDenied, Slug: "client-1"})), most)
+	require.GreaterOrEqual(t, len(r.records(chain.Filter{Kind: chain.CallDenied, Slug: "client-1"})), 1000)
+	require.Equal(t, 200, r.api("POST", "/v1/unlock", "{}").status)
+	r.call("client-1", "GET", "/oauth/v1/access-tokens", nil).refused(t, wire.CodeDenied)
+	denied := r.records(chain.Filter{Kind: chain.CallDenied, Slug: "client-1"})
+	require.Equal(t, string(wire.CodeDenied), denied[len(denied)-1].Error, "a refusal for another reason has its record")
+}
+
 func TestPolicyTestAboutOthers(t *testing.T) {
 	r := newRig(t, rigOptions{config: withPolicy(policyOf(t,
 		wire.PolicyRule{Name: "reports", Effect: "allow", Users: []string{"0"}, Exes: []wire.PolicyExe{{Path: "/usr/bin/report"}}, Units: []string{"report.service"}, Methods: []string{"read"}},
