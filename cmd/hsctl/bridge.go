@@ -59,6 +59,7 @@ func (b *bridge) close() error { return b.server.Close() }
 // ServeHTTP passes one request on, as it is but for what must not cross.
 func (b *bridge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if p := b.check(r); p != nil {
+		w.Header().Set("Connection", "close") // whoever it is, he holds nothing open
 		b.refuse(w, p)
 		return
 	}

@@ -81,6 +81,7 @@ func TestThreat28BridgeWantsItsToken(t *testing.T) {
 			require.Equal(t, tt.status, resp.StatusCode, body)
 			if tt.status != 200 {
 				require.NotEmpty(t, resp.Header.Get(wire.HeaderError))
+				require.True(t, resp.Close, "strangers hold no connection")
 				require.Empty(t, resp.Header.Get(wire.HeaderCallID), "nothing was called")
 				require.Contains(t, body, fmt.Sprintf(`"status":%d`, tt.status))
 				require.Equal(t, tt.status == 401, resp.Header.Get("WWW-Authenticate") == "Bearer")
