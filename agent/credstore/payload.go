@@ -64,6 +64,7 @@ func decryptAll(b []byte, ids []age.Identity) ([]byte, error) {
 	}
 	rest = rest[payloadNonce:]
 	plain := make([]byte, 0, len(rest))
+	whole := plain[:cap(plain)]
 	for number := uint64(0); ; number++ {
 		n := min(len(rest), sealedChunk)
 		last := n == len(rest)
@@ -73,7 +74,7 @@ func decryptAll(b []byte, ids []age.Identity) ([]byte, error) {
 			plain, err = aead.Open(plain, chunkNonce(number, last), rest[:n], nil)
 		}
 		if err != nil {
-			clear(plain[:cap(plain)])
+			clear(whole) // plain is nil: Open returns nothing beside an error
 			return nil, errPayload
 		}
 		if rest = rest[n:]; last {
