@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	badger "github.com/dgraph-io/badger/v4"
 	"github.com/fsnotify/fsnotify"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -44,6 +45,29 @@ func TestRefusalChangesNothing(t *testing.T) {
 			verified(t, open(t, dir))
 		}
 	}
+}
+
+// A loss that cannot be accepted, since what is left is not sound, changes
+// nothing either, even where nothing tells what the log was.
+func TestRefusedLossChangesNothing(t *testing.T) {
+	source := copyDir(t, killed(t))
+	db, err := badger.Open(auditstore.BadgerOptions(filepath.Join(source, "badger")))
+	require.NoError(t, err)
+	defer db.Close()
+	require.NoError(t, db.Update(func(txn *badger.Txn) error {
+		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte("a/")})
+		it.Rewind()
+		k := it.Item().KeyCopy(nil)
+		it.Close()
+		return change(txn, k, func(v []byte) []byte { v[0] ^= 1; return v })
+	}))
+	dir := copyDir(t, source) // as if this process had been killed now
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "witness"), []byte("nonsense\n"), 0o600))
+	before := filesOf(t, dir)
+	_, err = auditstore.AcceptLoss(t.Context(), auditstore.Config{Dir: dir, MinFree: 1})
+	require.ErrorIs(t, err, auditstore.ErrDamaged)
+	require.ErrorContains(t, err, "cannot be gone on with")
+	require.Equal(t, before, filesOf(t, dir))
 }
 
 // A start that was broken off in the middle begins again from the copy.

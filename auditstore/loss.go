@@ -47,7 +47,8 @@ func lookAnyway(dir string) (f *found, lost sighting, err error) {
 	if h, herr := readWitness(f.witness); herr == nil {
 		lost = h.last()
 	}
-	return f, lost, nil
+	f.crashed, err = wasCrashed(f.badger)
+	return f, lost, err
 }
 
 // salvage takes the log as its database holds it, if that is sound in itself.

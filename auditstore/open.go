@@ -116,13 +116,18 @@ func look(dir string) (*found, error) {
 			return nil, fmt.Errorf("%w: the witness saw %d records, and %s has no database", ErrDamaged, n, f.badger)
 		}
 	}
-	// A clean close leaves no memtable behind.
-	left, err := filepath.Glob(filepath.Join(f.badger, "*.mem"))
+	f.crashed, err = wasCrashed(f.badger)
+	return f, err
+}
+
+// wasCrashed reports whether a database was not closed: a clean close leaves no
+// memtable behind.
+func wasCrashed(badger string) (bool, error) {
+	left, err := filepath.Glob(filepath.Join(badger, "*.mem"))
 	if err != nil {
-		return nil, fmt.Errorf("look for the audit log: %w", err)
+		return false, fmt.Errorf("look for the audit log: %w", err)
 	}
-	f.crashed = len(left) > 0
-	return f, nil
+	return len(left) > 0, nil
 }
 
 // open brings the store to where the sequencer can start, and returns the
