@@ -201,6 +201,9 @@ func (c *call) intent() *wire.Problem {
 	if c.agent.keys.Load() == nil {
 		return c.agent.noKeys() // locked since the call was admitted, or between two attempts
 	}
+	if p := c.cred.identity.stopped(); p != nil && !c.caller.Agent {
+		return p // quarantined meanwhile
+	}
 	c.attempt++
 	// Not the caller's context: when it hangs up now, the intent may already
 	// be on its way to the disk and must get its outcome.

@@ -3,6 +3,7 @@ package agent_test
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -128,4 +129,28 @@ func TestValidationTextIsNoProof(t *testing.T) {
 	for i := range 20 {
 		require.Equal(t, http.StatusOK, r.call("client-0", "GET", fmt.Sprintf("%s?limit=%d", contacts, i+1), nil).status)
 	}
+}
+
+// A call that waits for its turn when the slug is quarantined does not leave.
+func TestThreat02QuarantineStopsCallsThatWait(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	r.ready(3)
+	portal := r.portals[0].ID
+	r.hubspot.AddFault(sandbox.Fault{Portal: portal, Method: "POST", Status: 429, Policy: "SECONDLY", Times: 1, Header: http.Header{"Retry-After": {"4"}}})
+	r.hubspot.AddFault(sandbox.Fault{Portal: portal, Method: "GET", PathPrefix: contacts, Status: 404, Body: `{"category":"OBJECT_NOT_FOUND","portalId":77}`, Header: http.Header{"Content-Type": {"application/json"}}})
+	search := func(retry string) answer {
+		return r.call("client-0", "POST", contacts+"/search", strings.NewReader("{}"), wire.HeaderRetry, retry, wire.HeaderWait, "1m")
+	}
+	require.Equal(t, 429, search("off").status)
+	waiting := make(chan answer, 1)
+	go func() { waiting <- search("on") }()
+	eventually(t, func() bool { return r.agent.Status().CallsInFlight == 1 }, "it waits")
+	require.Equal(t, 404, r.call("client-0", "GET", contacts+"/1", nil).status)
+	(<-waiting).refused(t, wire.CodePortalQuarantined)
+	came := map[string]int{}
+	for _, req := range r.came() {
+		came[req.Method]++
+	}
+	require.Equal(t, map[string]int{"POST": 1, "GET": 1}, came)
+	r.checkLog()
 }
