@@ -6,6 +6,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"syscall"
 	"testing"
@@ -56,8 +57,9 @@ func (s *site) soak(daemon *os.Process, length time.Duration) (began int) {
 	ctx, cancel := context.WithTimeout(t.Context(), length)
 	defer cancel()
 	wg := s.load(ctx, 16)
+	soon := http.Header{"Retry-After": {"1"}} // or all portals would wait for most of the time
 	faults := []sandbox.Fault{
-		{Status: 500}, {Status: 429}, {Status: 502}, {Status: 477}, {DropBefore: true}, {DropAfterHeaders: true}, {Truncate: 20},
+		{Status: 500}, {Status: 429, Header: soon}, {Status: 502}, {Status: 477, Header: soon}, {DropBefore: true}, {DropAfterHeaders: true}, {Truncate: 20},
 		{Trickle: time.Millisecond}, {EchoToken: "body"}, {EchoToken: "header"}, {Gzip: true}, {Encoding: "br"},
 		{Raw: []byte("nonsense\r\n\r\n")}, {Redirect: "https://example.com/"}, {EarlyHints: true},
 	}
