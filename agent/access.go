@@ -199,7 +199,7 @@ func (a *Agent) policyStatus() wire.PolicyStatus {
 		st.Rules, st.LoadedAt = p.Len(), timeOrNil(p.at)
 	}
 	if r := a.badPolicy.Load(); r != nil {
-		st.LastError, st.ErrorAt = wire.MaskTokens(r.err.Error()), timeOrNil(r.at)
+		st.LastError, st.ErrorAt = wire.Fault(wire.MaskTokens(r.err.Error())), timeOrNil(r.at)
 	}
 	return st
 }

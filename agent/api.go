@@ -221,7 +221,7 @@ func (a *Agent) status(visible func(slug string) bool) wire.Status {
 		}
 	}
 	if r := a.refusal.Load(); r != nil {
-		st.Store.LastError, st.Store.ErrorAt = wire.MaskTokens(r.err.Error()), timeOrNil(r.at)
+		st.Store.LastError, st.Store.ErrorAt = wire.Fault(wire.MaskTokens(r.err.Error())), timeOrNil(r.at)
 	}
 	return st
 }
@@ -236,9 +236,9 @@ func (a *Agent) getStatus(w http.ResponseWriter, r *http.Request, _ apiRequest) 
 	return nil
 }
 
-// hide keeps from a text all but that there is one.
-func hide(text string) string {
-	if text == "" {
+// hide keeps from a fault all but that there is one.
+func hide(f wire.Fault) wire.Fault {
+	if f == "" {
 		return ""
 	}
 	return "whoever manages the agent sees why"

@@ -98,7 +98,7 @@ func TestThreat41OlderStores(t *testing.T) {
 	r.put(entry)
 	eventually(t, func() bool { return r.agent.Status().Store.Version == was+1 }, "the new one is taken")
 	r.writeFile(old)
-	eventually(t, func() bool { return strings.Contains(r.agent.Status().Store.LastError, "went back") }, "the old one is refused")
+	eventually(t, func() bool { return strings.Contains(string(r.agent.Status().Store.LastError), "went back") }, "the old one is refused")
 	r.api("POST", "/v1/reload", `{"force":false}`).refused(t, wire.CodeConflict)
 	require.Equal(t, was+1, r.agent.Status().Store.Version)
 	got := r.call("client-0", "GET", contacts, nil)
@@ -128,7 +128,7 @@ func TestThreat42MassRemoval(t *testing.T) {
 		}
 		return nil
 	})
-	eventually(t, func() bool { return strings.Contains(r.agent.Status().Store.LastError, "lacks 3 of the 8") }, "refused")
+	eventually(t, func() bool { return strings.Contains(string(r.agent.Status().Store.LastError), "lacks 3 of the 8") }, "refused")
 	for _, p := range r.portals {
 		require.Equal(t, 200, r.call(p.Slug, "GET", contacts, nil).status)
 	}

@@ -251,7 +251,7 @@ func TestPolicySwap(t *testing.T) {
 	r.call("client-0", "GET", contacts, nil).refused(t, wire.CodeDenied)
 	st = r.agent.Status().Policy
 	require.Equal(t, 1, st.Rules)
-	require.Equal(t, "line 7: pat-na1-*** is no rule", st.LastError)
+	require.Equal(t, "line 7: pat-na1-*** is no rule", string(st.LastError))
 
 	r.agent.SetPolicy(t.Context(), policyOf(t))
 	require.Equal(t, 200, r.call("client-0", "GET", contacts, nil).status)

@@ -259,11 +259,11 @@ func (s *Store) Status() wire.AuditStatus {
 	defer s.mu.Unlock()
 	switch {
 	case s.err != nil:
-		st.LastError = s.err.Error()
+		st.LastError = wire.Fault(s.err.Error())
 	case s.closing:
-		st.LastError = errClosed.Error()
+		st.LastError = wire.Fault(errClosed.Error())
 	default:
-		st.LastError = s.short
+		st.LastError = wire.Fault(s.short)
 	}
 	return st
 }

@@ -29,10 +29,10 @@ type Policy struct {
 
 // PolicyStatus tells which policy decides.
 type PolicyStatus struct {
-	Rules     int    `json:"rules"` // 0: the agent's user, root and socket_group may call
-	LoadedAt  *Time  `json:"loadedAt,omitempty"`
-	LastError string `json:"lastError,omitempty"` // why a newer policy was refused; the loaded one decides
-	ErrorAt   *Time  `json:"errorAt,omitempty"`
+	Rules     int   `json:"rules"` // 0: the agent's user, root and socket_group may call
+	LoadedAt  *Time `json:"loadedAt,omitempty"`
+	LastError Fault `json:"lastError"` // why a newer policy was refused; the loaded one decides
+	ErrorAt   *Time `json:"errorAt,omitempty"`
 }
 
 // PolicyTest is the body of POST /v1/policy/test: what would the policy say to

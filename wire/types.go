@@ -102,7 +102,7 @@ type StoreStatus struct {
 	Path      string `json:"path"`
 	Version   int64  `json:"version"`
 	LoadedAt  *Time  `json:"loadedAt,omitempty"`
-	LastError string `json:"lastError,omitempty"` // why a newer store was refused; the loaded one serves
+	LastError Fault  `json:"lastError"` // why a newer store was refused; the loaded one serves
 	ErrorAt   *Time  `json:"errorAt,omitempty"`
 }
 
@@ -111,7 +111,7 @@ type AuditStatus struct {
 	Path      string `json:"path"`
 	Size      uint64 `json:"size"`    // records in the log
 	Durable   uint64 `json:"durable"` // how many of them are synced to disk
-	LastError string `json:"lastError,omitempty"`
+	LastError Fault  `json:"lastError"`
 	SinkError string `json:"sinkError,omitempty"` // why the last checkpoint did not reach its sink
 }
 
@@ -146,4 +146,15 @@ type PutPortal struct {
 	Token    string `json:"token"`
 	PortalID int64  `json:"portalId,omitempty"` // refuse the token if it opens another portal
 	Kind     string `json:"kind,omitempty"`     // service-key, private-app or static-app
+}
+
+// A Fault says what is wrong. The empty one is none, and null in JSON.
+type Fault string
+
+// MarshalJSON encodes the fault as a string or null.
+func (f Fault) MarshalJSON() ([]byte, error) {
+	if f == "" {
+		return []byte("null"), nil
+	}
+	return json.Marshal(string(f))
 }

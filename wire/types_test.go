@@ -45,8 +45,8 @@ func TestGolden(t *testing.T) {
 		{"fleet", wire.Portals{Portals: []wire.Portal{}}, `{"portals":[]}`},
 		{"status", wire.Status{Version: "1", PID: 2, StartedAt: at, UptimeSeconds: 3, Store: wire.StoreStatus{Path: "/s", Version: 7},
 			Audit: wire.AuditStatus{Path: "/a", Size: 5, Durable: 4}, Portals: map[string]int{"ready": 1}, Upstream: "https://api.hubapi.com"},
-			`{"version":"1","pid":2,"startedAt":"2026-11-23T10:00:00.000Z","uptimeSeconds":3,"locked":false,"store":{"path":"/s","version":7},` +
-				`"audit":{"path":"/a","size":5,"durable":4},"policy":{"rules":0},"portals":{"ready":1},"callsInFlight":0,"upstream":"https://api.hubapi.com","socketActivated":false}`},
+			`{"version":"1","pid":2,"startedAt":"2026-11-23T10:00:00.000Z","uptimeSeconds":3,"locked":false,"store":{"path":"/s","version":7,"lastError":null},` +
+				`"audit":{"path":"/a","size":5,"durable":4,"lastError":null},"policy":{"rules":0,"lastError":null},"portals":{"ready":1},"callsInFlight":0,"upstream":"https://api.hubapi.com","socketActivated":false}`},
 		{"audit report", wire.AuditReport{Records: 2, Root: "AA==", Damaged: 1, Damage: []wire.AuditDamage{{Seq: 1, Kind: "changed", Detail: "x"}}},
 			`{"records":2,"root":"AA==","damaged":1,"damage":[{"seq":1,"kind":"changed","detail":"x"}]}`},
 	}

@@ -95,16 +95,16 @@ func (n *notifier) beat(ctx context.Context, timeout time.Duration, ask func(con
 func statusLine(st *wire.Status) string {
 	var parts []string
 	if st.Audit.LastError != "" {
-		parts = append(parts, "no calls: the audit log is shut: "+st.Audit.LastError)
+		parts = append(parts, "no calls: the audit log is shut: "+string(st.Audit.LastError))
 	}
 	if st.Locked {
 		parts = append(parts, "locked: unlock with hsctl unlock")
 	}
 	if st.Store.LastError != "" {
-		parts = append(parts, "store refused: "+st.Store.LastError)
+		parts = append(parts, "store refused: "+string(st.Store.LastError))
 	}
 	if st.Policy.LastError != "" {
-		parts = append(parts, "policy refused: "+st.Policy.LastError)
+		parts = append(parts, "policy refused: "+string(st.Policy.LastError))
 	}
 	if !st.Locked {
 		var states []string

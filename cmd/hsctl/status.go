@@ -42,9 +42,9 @@ func runStatus(ctx context.Context, e *env) error {
 func statusTable(st *wire.Status) *table {
 	t := &table{header: []string{"what", "value"}}
 	row := func(what string, c cell) { t.rows = append(t.rows, []cell{text(what), c}) }
-	fault := func(what, why string) {
+	fault := func(what string, why wire.Fault) {
 		if why != "" {
-			row(what, cell{why, red})
+			row(what, cell{string(why), red})
 		}
 	}
 	agent := cell{"serving", green}
