@@ -174,6 +174,7 @@ func (s *site) requireWhole() {
 	t := s.t
 	store, err := auditstore.Open(t.Context(), auditstore.Config{Dir: s.audit, Actor: "test"})
 	require.NoError(t, err)
+	defer s.requireClean() // once it is closed: an open log merges tables and deletes them
 	defer func() { require.NoError(t, store.Close()) }()
 	report, err := store.Verify(t.Context(), func(uint64, uint64) {})
 	require.NoError(t, err)
@@ -215,7 +216,6 @@ func (s *site) requireWhole() {
 			require.Equal(t, int64(1000+n%len(s.slugs)), r.PortalID, "%s came with another portal's token", r.Target)
 		}
 	}
-	s.requireClean()
 	require.NotEmpty(t, arrivals)
 	for target, n := range arrivals {
 		require.LessOrEqual(t, n, intents[target], "arrived more often than recorded: %s", target)
