@@ -20,6 +20,11 @@
 // as many arrivals as there are places. What this costs is one round trip in
 // each interval.
 //
+// No more than that: a place is given out 50 ms before it gets free, and
+// [Grant.Sent] waits for the rest. Meanwhile the attempt gets its connection
+// and its record, which would otherwise take as much of each interval as the
+// disk is slow.
+//
 // # Others
 //
 // Programs outside the agent may use the same token. HubSpot's answers count

@@ -110,12 +110,12 @@ func (g *Governor) Acquire(ctx context.Context, ask Ask) (*Grant, *wire.Problem)
 		g.dispatch(now) // the timer may be late
 	}
 	at, code := g.place(now, ask.Search, q.position(ask.Caller))
-	if code == "" && q.n == 0 {
-		gr := g.grant(ask.Search)
+	deadline := now.Add(max(ask.Wait, 0))
+	if code == "" && q.n == 0 && !at.After(deadline) {
+		gr := g.grant(now, ask.Search)
 		g.mu.Unlock()
 		return gr, nil
 	}
-	deadline := now.Add(ask.Wait)
 	if ask.Wait <= 0 || at.After(deadline) {
 		problem := g.refusal(now, at, code, ask.Search)
 		g.mu.Unlock()
@@ -173,13 +173,16 @@ func (g *Governor) leave(w *waiter) {
 type Grant struct {
 	g      *Governor
 	search bool
+	from   struct{ burst, search time.Time } // when its places are free
 	sent   time.Time
 	done   bool
 }
 
-// Sent says that the attempt's first byte is about to leave. Without it, the
-// attempt counts as never made.
+// Sent says that the attempt's first byte is about to leave, and returns when
+// it may: at once, or within 50 ms, for a place is given out that long before
+// it gets free. Without it, the attempt counts as never made.
 func (gr *Grant) Sent() {
+	time.Sleep(max(time.Until(gr.from.burst), time.Until(gr.from.search)))
 	g := gr.g
 	g.mu.Lock()
 	if gr.done || !gr.sent.IsZero() {
@@ -225,9 +228,9 @@ func (gr *Grant) Done(answer Answer) {
 	gr.done = true
 	now := g.turn()
 	if gr.sent.IsZero() {
-		g.burst.giveBack()
+		g.burst.giveBack(now, gr.from.burst)
 		if gr.search {
-			g.search.giveBack()
+			g.search.giveBack(now, gr.from.search)
 		}
 	} else {
 		g.learn(attempt{sent: gr.sent, done: now}, gr.search, answer)
@@ -333,7 +336,7 @@ func (g *Governor) turn() time.Time {
 }
 
 // place says when the one who stands pos-th in its queue may go, and by which
-// code it is refused until then; the code is empty if it may go now.
+// code it is refused until then; the code is empty if it may have its place now.
 func (g *Governor) place(now time.Time, search bool, pos int) (at time.Time, code wire.Code) {
 	if at, code := g.barred(now); code != "" {
 		return at, code
@@ -369,12 +372,13 @@ func (g *Governor) barred(now time.Time) (at time.Time, code wire.Code) {
 }
 
 // grant gives out a place.
-func (g *Governor) grant(search bool) *Grant {
-	g.burst.take()
+func (g *Governor) grant(now time.Time, search bool) *Grant {
+	gr := &Grant{g: g, search: search}
+	gr.from.burst = g.burst.take(now)
 	if search {
-		g.search.take()
+		gr.from.search = g.search.take(now)
 	}
-	return &Grant{g: g, search: search}
+	return gr
 }
 
 func (g *Governor) queueOf(search bool) *queue {
@@ -410,7 +414,7 @@ func (g *Governor) dispatch(now time.Time) {
 		}
 		g.turns = search
 		w := g.queueOf(search).pop()
-		w.got <- verdict{grant: g.grant(search)}
+		w.got <- verdict{grant: g.grant(now, search)}
 	}
 	if next := g.nextTime(now); !next.IsZero() {
 		g.wakeAt(next.Sub(now))
@@ -441,7 +445,11 @@ func (g *Governor) nextTime(now time.Time) time.Time {
 		if g.queueOf(search).n == 0 {
 			continue
 		}
-		if at, _ := g.place(now, search, 1); at.After(now) && (next.IsZero() || at.Before(next)) {
+		at, _ := g.place(now, search, 1)
+		if early := at.Add(-lead); early.After(now) {
+			at = early
+		}
+		if at.After(now) && (next.IsZero() || at.Before(next)) {
 			next = at
 		}
 	}

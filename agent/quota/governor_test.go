@@ -73,6 +73,35 @@ func TestWaitBoundsTheQueue(t *testing.T) {
 	})
 }
 
+// A place is given out shortly before it gets free, so that what comes before
+// the first byte takes nothing of the interval, and not used before that.
+func TestPlaceIsGivenOutEarlyAndUsedInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := full(t, 2)
+		begun := time.Now()
+		time.Sleep(interval + interval/1000 - 20*time.Millisecond)
+		refused(t, g, quota.Ask{}, wire.CodeThrottled, 1)
+		refused(t, g, quota.Ask{Wait: 19 * time.Millisecond}, wire.CodeThrottled, 1)
+		wait := quota.Ask{Wait: time.Second}
+		early := time.Now()
+		first, problem := g.Acquire(t.Context(), wait)
+		require.Nil(t, problem)
+		second, problem := g.Acquire(t.Context(), wait)
+		require.Nil(t, problem)
+		first.Done(quota.Answer{}) // its caller hung up: its place is another's
+		third, problem := g.Acquire(t.Context(), wait)
+		require.Nil(t, problem)
+		require.Equal(t, early, time.Now(), "all of them early")
+		refused(t, g, quota.Ask{Wait: 30 * time.Millisecond}, wire.CodeThrottled, 11)
+		second.Sent()
+		third.Sent()
+		require.Equal(t, interval+interval/1000, time.Since(begun))
+		second.Done(ok(2, 1))
+		third.Done(ok(2, 0))
+		refused(t, g, quota.Ask{}, wire.CodeThrottled, 11)
+	})
+}
+
 func TestWaitOfTheLateEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := quota.New(quota.Config{Slug: slug(t)})

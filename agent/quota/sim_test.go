@@ -88,6 +88,7 @@ type load struct {
 	callers  int
 	search   bool
 	min, max time.Duration // a round trip
+	record   time.Duration // at most, until an intent is durable
 }
 
 // run runs the load until end, and returns when all have ended.
@@ -108,7 +109,11 @@ func (l load) run(t *testing.T, end time.Time, sum *tally) {
 					time.Sleep(time.Duration(problem.RetryAfter) * time.Second)
 					continue
 				}
-				time.Sleep(some(0, 2*time.Millisecond)) // until the intent is durable
+				time.Sleep(some(0, l.record))
+				if r.IntN(20) == 0 { // the caller hung up
+					gr.Done(quota.Answer{})
+					continue
+				}
 				gr.Sent()
 				trip := some(l.min, l.max)
 				there := some(0, trip)
@@ -132,13 +137,16 @@ func TestThreat54NeverOverTheLimit(t *testing.T) {
 		limit    int
 		search   bool
 		min, max time.Duration
+		record   time.Duration
 		want     float64 // of what the limit allows
 	}{
-		{"burst of 100, near", 100, false, time.Millisecond, 10 * time.Millisecond, 0.98},
-		{"burst of 100, far", 100, false, time.Millisecond, 200 * time.Millisecond, 0.98},
-		{"burst of 190, far", 190, false, time.Millisecond, 200 * time.Millisecond, 0.98},
-		{"searches, near", 100, true, time.Millisecond, 20 * time.Millisecond, 0.97},
-		{"searches, far", 100, true, time.Millisecond, 200 * time.Millisecond, 0.85},
+		{"burst of 100, near", 100, false, time.Millisecond, 10 * time.Millisecond, 2 * time.Millisecond, 0.98},
+		{"burst of 100, far", 100, false, time.Millisecond, 200 * time.Millisecond, 2 * time.Millisecond, 0.98},
+		{"burst of 190, far", 190, false, time.Millisecond, 200 * time.Millisecond, 2 * time.Millisecond, 0.98},
+		{"searches, near", 100, true, time.Millisecond, 20 * time.Millisecond, 2 * time.Millisecond, 0.97},
+		{"searches, near, on a slow disk", 100, true, time.Millisecond, 20 * time.Millisecond, 50 * time.Millisecond, 0.97},
+		{"searches, far", 100, true, time.Millisecond, 200 * time.Millisecond, 2 * time.Millisecond, 0.85},
+		{"searches, on a very slow disk", 100, true, time.Millisecond, 20 * time.Millisecond, 500 * time.Millisecond, 0.7},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -147,7 +155,7 @@ func TestThreat54NeverOverTheLimit(t *testing.T) {
 				h := &hubspot{limit: tt.limit, interval: 10 * time.Second}
 				const length = 5 * time.Minute
 				var sum tally
-				load{g: g, h: h, callers: 8, search: tt.search, min: tt.min, max: tt.max}.run(t, time.Now().Add(length), &sum)
+				load{g: g, h: h, callers: 8, search: tt.search, min: tt.min, max: tt.max, record: tt.record}.run(t, time.Now().Add(length), &sum)
 				allowed := float64(tt.limit) * length.Seconds() / 10
 				if tt.search {
 					allowed = 5 * length.Seconds()
@@ -218,7 +226,7 @@ func TestThreat54OthersUseHalf(t *testing.T) {
 						var sum, theirs tally
 						var wg sync.WaitGroup
 						wg.Go(func() { o.run(seed, end, &theirs) })
-						load{g: quota.New(quota.Config{}), h: o.h, seed: seed, callers: 8, min: time.Millisecond, max: far}.run(t, end, &sum)
+						load{g: quota.New(quota.Config{}), h: o.h, seed: seed, callers: 8, min: time.Millisecond, max: far, record: 2 * time.Millisecond}.run(t, end, &sum)
 						wg.Wait()
 						t.Logf("%d answers, %d 429 (%.2f %%); theirs %d and %d", sum.ok, sum.refused, 100*float64(sum.refused)/float64(sum.ok+sum.refused), theirs.ok, theirs.refused)
 						assert.LessOrEqual(t, float64(sum.refused), 0.02*float64(sum.ok+sum.refused))

@@ -11,6 +11,11 @@ const (
 	maxInterval = 10 * time.Minute // HubSpot's is 10 s
 	usual       = 10 * time.Second // the interval as documented, to remember by until an answer tells it
 
+	// lead is how long before a place gets free it is given out. What an
+	// attempt needs until it can be sent, its record on the disk above all,
+	// then takes nothing of the interval.
+	lead = 50 * time.Millisecond
+
 	probes     = 10   // calls in flight until the limit is known
 	maxBlind   = 20   // answers that tell no limit, after which there is none to wait for
 	maxUnasked = 1000 // attempts remembered while no limit is known
@@ -33,6 +38,7 @@ type window struct {
 
 	out    int       // granted and not done: each holds a place
 	sent   int       // of these, sent
+	lent   int       // places that still are held by the first of past, and given out again
 	past   []attempt // done, by the time at which they were
 	held   int       // index of the first of past that still holds its place
 	others peak      // places that others use
@@ -71,6 +77,7 @@ func (w *window) turn(now time.Time) {
 	hold := w.hold()
 	for w.held < len(w.past) && now.Sub(w.past[w.held].done) >= hold {
 		w.held++
+		w.lent = max(w.lent-1, 0) // it has passed to who was to have it
 	}
 	n := 0
 	for n < w.held && now.Sub(w.past[n].done) >= 2*hold {
@@ -88,7 +95,11 @@ func (w *window) turn(now time.Time) {
 }
 
 // ours is how many places this Governor's attempts hold.
-func (w *window) ours() int { return w.out + len(w.past) - w.held }
+func (w *window) ours() int { return w.out + w.ended() }
+
+// ended is how many places are held by attempts that have ended, and were not
+// given out again.
+func (w *window) ended() int { return len(w.past) - w.held - w.lent }
 
 // capacity is how many places are left to us beside the others. One always is:
 // the next answer must have a chance to say that there is more room.
@@ -106,8 +117,8 @@ func (w *window) careful() int {
 }
 
 // place says whether the one who stands pos-th in the queue (the first is 1)
-// may go now, and otherwise when a place is free for it at the earliest: now
-// itself if that depends on an answer that is under way. turn was called.
+// may have a place now, and when that is free at the earliest: now itself if
+// that depends on an answer that is under way. turn was called.
 func (w *window) place(now time.Time, pos int) (at time.Time, free bool) {
 	if w.limit == 0 {
 		free = w.blind >= maxBlind || w.out+pos <= probes
@@ -130,28 +141,46 @@ func (w *window) slot(now time.Time, pos int) (at time.Time, free bool) {
 		return now, free
 	}
 	at = now
-	if i >= ours { // the same places over again
+	again := i >= ours
+	if again { // the same places over again
 		cycles := (i-ours)/capacity + 1
 		i -= cycles * capacity
 		at = at.Add(time.Duration(cycles) * w.hold())
 	}
-	switch ended := len(w.past) - w.held; {
-	case i >= ended:
+	switch {
+	case i >= w.ended():
 		at = at.Add(w.hold())
 	case i >= 0:
-		at = at.Add(w.past[w.held+i].done.Add(w.hold()).Sub(now))
+		at = at.Add(w.past[w.held+w.lent+i].done.Add(w.hold()).Sub(now))
+		free = !again && at.Sub(now) <= lead && w.others.level() == 0
 	}
 	if drop := w.others.next; w.others.level() > 0 && drop.Before(at) {
 		at = drop
 	}
-	return at, false
+	return at, free
 }
 
-// take gives out a place.
-func (w *window) take() { w.out++ }
+// take gives out a place, which may be used from a time on.
+func (w *window) take(now time.Time) (from time.Time) {
+	from = now
+	if w.limit > 0 {
+		if at, free := w.slot(now, 1); free && at.After(now) {
+			from = at
+			w.lent++
+		}
+	}
+	w.out++
+	return from
+}
 
-// giveBack returns the place of an attempt that was never sent.
-func (w *window) giveBack() { w.out-- }
+// giveBack returns the place of an attempt that was never sent, and might have
+// been from a time on.
+func (w *window) giveBack(now, from time.Time) {
+	w.out--
+	if from.After(now) {
+		w.lent = max(w.lent-1, 0)
+	}
+}
 
 // end notes that an attempt which was sent has ended.
 func (w *window) end(a attempt) {

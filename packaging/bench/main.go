@@ -43,8 +43,6 @@ func dispatch(ctx context.Context, args []string) error {
 		return benchPeers(ctx, args[1:])
 	case "cli":
 		return benchCLI(ctx, args[1:])
-	case "hammer":
-		return hammer(args[1:])
 	case "proxy": // the bench starts itself so
 		return serveProxy(ctx, args[1:])
 	case "upstream":
