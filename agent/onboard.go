@@ -188,40 +188,50 @@ func rejectAll(twins []*fleetRow, format string) {
 }
 
 // verifyRows verifies the rows with so many workers and writes each result as
-// it is known.
+// it is known. Of rows that open the same portal the first has it, however long
+// HubSpot took for which: a good row is decided once all before it are.
 func verifyRows(ctx context.Context, k *keyring, rows []*fleetRow, workers int,
 	verify func(context.Context, *keyring, *fleetRow), out *lines) {
-	queue := make(chan *fleetRow)
+	queue := make(chan int)
 	var (
-		wg      sync.WaitGroup
-		mu      sync.Mutex
-		portals = map[int64]int{} // portal -> the first row that opens it
+		wg       sync.WaitGroup
+		mu       sync.Mutex
+		verified = make([]bool, len(rows))
+		next     int               // the first row that is not decided
+		portals  = map[int64]int{} // portal -> the row that has it
 	)
-	claim := func(row *fleetRow) {
+	decide := func(i int) {
 		mu.Lock()
 		defer mu.Unlock()
-		first, ok := portals[row.result.PortalID]
-		if ok {
-			row.reject(wire.Errorf(wire.CodeConflict, "slug %s: its token opens portal %d, as that of row %d does", row.slug, row.result.PortalID, first))
-			return
+		if verified[i] = true; rows[i].result.Result != wire.RowOK {
+			out.write(rows[i].result)
 		}
-		portals[row.result.PortalID] = row.result.Row
+		for ; next < len(rows) && verified[next]; next++ {
+			row := rows[next]
+			if row.result.Result != wire.RowOK {
+				continue
+			}
+			portal := row.result.PortalID
+			if first, ok := portals[portal]; ok {
+				row.reject(wire.Errorf(wire.CodeConflict, "slug %s: its token opens portal %d, as that of row %d does, which comes first", row.slug, portal, first))
+			} else {
+				portals[portal] = row.result.Row
+			}
+			out.write(row.result)
+		}
 	}
 	for range min(workers, len(rows)) {
 		wg.Go(func() {
-			for row := range queue {
-				if row.result.Result == "" {
-					verify(ctx, k, row)
-					if row.result.Result == wire.RowOK {
-						claim(row)
-					}
+			for i := range queue {
+				if rows[i].result.Result == "" {
+					verify(ctx, k, rows[i])
 				}
-				out.write(row.result)
+				decide(i)
 			}
 		})
 	}
-	for _, row := range rows {
-		queue <- row
+	for i := range rows {
+		queue <- i
 	}
 	close(queue)
 	wg.Wait()

@@ -133,17 +133,27 @@ func TestThreat48BulkOnboarding(t *testing.T) {
 	require.Equal(t, wire.FleetDone{Done: true, Exists: good, StoreVersion: before + 1}, done)
 }
 
-// Of two tokens of one portal, one row at a time, the first is taken.
+// Of two tokens of one portal the first row's is taken, whichever of them
+// HubSpot answers first.
 func TestThreat48TwoTokensOfOnePortal(t *testing.T) {
 	r := newRig(t, rigOptions{})
-	p := portalsOf(4)[3]
-	require.NoError(t, r.hubspot.AddPortal(p))
-	other := sparePut(t, r, p.ID)
-	results, done := r.fleet("/v1/onboard?concurrency=1", row("first", p.Token, 0), row("second", other, 0))
-	require.Equal(t, wire.RowOK, results[1].Result)
-	require.Equal(t, wire.CodeConflict, results[2].Code)
-	require.Contains(t, results[2].Detail, "as that of row 1 does")
-	require.Equal(t, 1, done.OK)
+	const pairs = 20
+	var rows []string
+	for i, p := range portalsOf(3 + pairs)[3:] {
+		require.NoError(t, r.hubspot.AddPortal(p))
+		rows = append(rows, row(fmt.Sprintf("first-%d", i), p.Token, 0), row(fmt.Sprintf("second-%d", i), sparePut(t, r, p.ID), 0))
+	}
+	r.hubspot.SetFaults(
+		sandbox.Fault{PathPrefix: hubspot.DetailsPath, Every: 3, Delay: 20 * time.Millisecond},
+		sandbox.Fault{PathPrefix: hubspot.DetailsPath, Every: 4, Status: http.StatusBadGateway},
+	)
+	results, done := r.fleet("/v1/onboard", rows...)
+	require.Equal(t, pairs, done.OK)
+	for i := 1; i <= len(rows); i += 2 {
+		require.Equal(t, wire.RowOK, results[i].Result, "%+v", results[i])
+		require.Equal(t, wire.CodeConflict, results[i+1].Code, "%+v", results[i+1])
+		require.Contains(t, results[i+1].Detail, fmt.Sprintf("as that of row %d does, which comes first", i))
+	}
 }
 
 // BenchmarkOnboard100 onboards 100 clients at a HubSpot that answers in 100 ms.
