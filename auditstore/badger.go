@@ -16,9 +16,17 @@ import (
 	"github.com/hsagent/hsagentd/auditstore/chain"
 )
 
+// Badger merges tables several at a time, and holds each that it makes some
+// seven times over, as it is and compressed: so they are small. What is new
+// stands behind what is old (see the log's keys), so levels may be far apart
+// and a table of one still meets few of the next. A table costs an open file.
 const (
-	memTable  = 8 << 20
+	memTable  = 2 << 20
 	memTables = 2
+	sstable   = 512 << 10
+	baseLevel = 8 * sstable
+	levelStep = 100       // times as large as the level above
+	maxValue  = 128 << 10 // larger ones would go to Badger's value log, which is not kept
 
 	// defaultMinFree is what Badger may need at once (its memtables' logs have
 	// twice their size), and something to stop in order with. Badger does not
@@ -28,11 +36,15 @@ const (
 
 // badgerOptions are small: the log is appended to and rarely read.
 func badgerOptions(dir string, log *badgerLog) badger.Options {
-	return badger.DefaultOptions(dir).
+	o := badger.DefaultOptions(dir).
 		WithSyncWrites(true). // off by default; without it nothing here is true
 		WithMemTableSize(memTable).
 		WithNumMemtables(memTables).
+		WithBaseTableSize(sstable).
+		WithBaseLevelSize(baseLevel).
+		WithLevelSizeMultiplier(levelStep).
 		WithValueLogFileSize(1 << 20). // unused: values stay below the threshold
+		WithValueThreshold(maxValue).
 		WithBlockCacheSize(4 << 20).
 		WithIndexCacheSize(4 << 20).
 		WithNumCompactors(2).
@@ -47,6 +59,8 @@ func badgerOptions(dir string, log *badgerLog) badger.Options {
 		WithChecksumVerificationMode(options.OnBlockRead).
 		WithCompactL0OnClose(false).
 		WithLogger(log)
+	o.TableSizeMultiplier = 1
+	return o
 }
 
 // openBadger opens the database. Badger panics, or faults on its memory map,
@@ -66,10 +80,17 @@ func openBadger(o badger.Options) (db *badger.DB, err error) {
 	if err := checkTables(o); err != nil {
 		return nil, err
 	}
-	if !o.ReadOnly {
-		if err := removeUnborn(o.Dir); err != nil {
-			return nil, err
+	unborn, err := unbornFiles(o.Dir)
+	if err == nil && len(unborn) > 0 && o.ReadOnly {
+		err = badger.ErrTruncateNeeded
+	}
+	for _, path := range unborn {
+		if err == nil {
+			err = os.Remove(path)
 		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", o.Dir, err)
 	}
 	db, err = badger.Open(o)
 	var errno syscall.Errno
@@ -114,25 +135,22 @@ func (l *badgerLog) Infof(format string, args ...any) { l.at(slog.LevelDebug, fo
 // Debugf logs what is of no interest to an operator.
 func (l *badgerLog) Debugf(format string, args ...any) { l.at(slog.LevelDebug, format, args) }
 
-// removeUnborn removes memtables and value logs without a byte. Badger gives a
+// unbornFiles lists memtables and value logs without a byte. Badger gives a
 // new file its size before it writes to it, and does not open one of which a
 // kill came in between. If a file that had records was emptied, the tree and
 // the witness tell.
-func removeUnborn(dir string) error {
+func unbornFiles(dir string) (unborn []string, err error) {
 	for _, pattern := range []string{"*.mem", "*.vlog"} {
 		paths, err := filepath.Glob(filepath.Join(dir, pattern))
 		if err != nil {
-			return fmt.Errorf("open %s: %w", dir, err)
+			return nil, err
 		}
 		for _, path := range paths {
 			info, err := os.Lstat(path)
-			if err != nil || !info.Mode().IsRegular() || info.Size() > 0 {
-				continue // Badger says what is wrong with it, if anything is
-			}
-			if err := os.Remove(path); err != nil {
-				return fmt.Errorf("open %s: %w", dir, err)
+			if err == nil && info.Mode().IsRegular() && info.Size() == 0 { // else Badger says what is wrong with it
+				unborn = append(unborn, path)
 			}
 		}
 	}
-	return nil
+	return unborn, nil
 }

@@ -162,6 +162,9 @@ func TestThreat03KilledAtAFilesBirth(t *testing.T) {
 	s := open(t, dir)
 	require.NoError(t, s.Close())
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "badger", "00099.mem"), nil, 0o600))
+	r, err := auditstore.Check(t.Context(), dir, nil)
+	require.NoError(t, err)
+	require.True(t, r.OK())
 	s = open(t, dir)
 	require.NoError(t, s.Close())
 }

@@ -15,7 +15,7 @@ import (
 // A batch must fit into one transaction: 15 % of a memtable.
 const (
 	maxBatch      = 512
-	maxBatchBytes = 1 << 20
+	maxBatchBytes = 256 << 10
 )
 
 // A sequencer is what only the writing goroutine touches.
