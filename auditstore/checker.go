@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"time"
 
 	badger "github.com/dgraph-io/badger/v4"
 	"github.com/hsagent/hsagentd/auditstore/chain"
@@ -19,18 +18,13 @@ import (
 type checker struct {
 	txn     *badger.Txn
 	report  *chain.Report
-	each    func(stored []byte) error // called with every good record, in the order of its slug
-	slugs   []string                  // that have records anywhere; nil: do not look for strangers
+	each    func(stored []byte) error // called with every good record, those of a slug in their order
 	days    *dayChecker               // nil: do not check the days
 	batches uint64                    // the size from which on the witness lists each batch
 	states  *statements
-	pruned  []bool // of the window, as the statements say; nil: none
 
 	want    map[uint64][]expected
 	lost    map[string]bool // whose roots differ
-	rows    []entry         // of the window
-	stubs   []bool          // of the window: their bytes are gone
-	bySlug  map[string][]int
 	scratch []chain.Hash
 }
 
@@ -47,7 +41,7 @@ func endsBatch(want []expected) bool {
 }
 
 func newChecker(txn *badger.Txn, r *chain.Report) *checker {
-	return &checker{txn: txn, report: r, batches: math.MaxUint64, want: make(map[uint64][]expected), lost: make(map[string]bool), bySlug: make(map[string][]int)}
+	return &checker{txn: txn, report: r, batches: math.MaxUint64, want: make(map[uint64][]expected), lost: make(map[string]bool)}
 }
 
 // expect has the root compared when the tree has that size.
@@ -79,27 +73,16 @@ func (c *checker) run(ctx context.Context, from, to uint64, progress func(done, 
 	if c.states.broken != nil {
 		c.report.Add(to, chain.BadIndex, "what the log says about itself: %v", c.states.broken)
 	}
-	seqs := c.txn.NewIterator(badger.IteratorOptions{Prefix: []byte(seqPrefix)})
-	defer seqs.Close()
-	recs := c.txn.NewIterator(badger.IteratorOptions{Prefix: []byte(recPrefix)})
-	defer recs.Close()
-	for lo := from; lo < to; lo += window {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
+	err = c.read(ctx, from, to, func(p *part) {
 		if progress != nil {
-			progress(lo-from, to-from)
+			progress(p.lo-from, to-from)
 		}
-		hi := min(lo+window, to)
-		c.readRows(seqs, lo, hi)
-		if c.pruned, err = c.states.pruned(c.txn, lo, len(c.rows)); err != nil {
-			c.report.Add(lo, chain.BadIndex, "what was pruned cannot be read: %v", err)
-		}
-		if err := c.readRecords(recs, lo); err != nil {
-			return nil, err
-		}
-		c.grow(tree, lo)
-		c.report.Records += hi - lo
+		c.report.Join(&p.report)
+		c.grow(tree, p)
+		c.report.Records += p.hi - p.lo
+	})
+	if err != nil {
+		return nil, err
 	}
 	if progress != nil {
 		progress(to-from, to-from)
@@ -107,172 +90,12 @@ func (c *checker) run(ctx context.Context, from, to uint64, progress func(done, 
 	return tree, nil
 }
 
-// readRows reads the entries of a window.
-func (c *checker) readRows(it *badger.Iterator, lo, hi uint64) {
-	clear(c.bySlug)
-	c.rows = append(c.rows[:0], make([]entry, hi-lo)...)
-	c.stubs = append(c.stubs[:0], make([]bool, hi-lo)...)
-	next := lo
-	missing := func(until uint64) {
-		for ; next < until; next++ {
-			c.report.Add(next, chain.Missing, "its hashes are not there")
-		}
-	}
-	for it.Seek(seqKey(seqPrefix, lo)); it.Valid(); it.Next() {
-		seq, ok := keySeq(it.Item().Key())
-		if ok && seq >= hi {
-			break
-		}
-		if len(it.Item().Key()) != len(seqPrefix)+8 {
-			c.report.Add(next, chain.Unknown, "the database has the key %q", it.Item().Key())
-			continue
-		}
-		missing(seq)
-		r := &c.rows[seq-lo]
-		if err := it.Item().Value(func(v []byte) (err error) { *r, err = parseEntry(v); return err }); err != nil {
-			c.report.Add(seq, chain.BadHash, "its hashes cannot be read: %v", err)
-		} else {
-			c.bySlug[r.slug] = append(c.bySlug[r.slug], int(seq-lo)) //nolint:gosec // below window
-		}
-		next = seq + 1
-	}
-	missing(hi)
-}
-
-// readRecords compares the records of a window with its entries.
-func (c *checker) readRecords(it *badger.Iterator, lo uint64) error {
-	for slug, rows := range c.bySlug {
-		if err := c.readSlug(it, slug, rows, lo); err != nil {
-			return err
-		}
-	}
-	for _, slug := range c.slugs {
-		if _, ok := c.bySlug[slug]; !ok {
-			if err := c.readSlug(it, slug, nil, lo); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (c *checker) readSlug(it *badger.Iterator, slug string, rows []int, lo uint64) error {
-	prefix := slugPrefix(recPrefix, slug)
-	i := 0
-	missing := func(seq uint64) {
-		for ; i < len(rows) && lo+uint64(rows[i]) < seq; i++ { //nolint:gosec // an index
-			c.report.Add(lo+uint64(rows[i]), chain.Missing, "its bytes are not there") //nolint:gosec // an index
-		}
-	}
-	for it.Seek(slugKey(recPrefix, slug, lo)); it.ValidForPrefix(prefix); it.Next() {
-		k := it.Item().Key()
-		seq, _ := keySeq(k)
-		if len(k) != len(prefix)+8 {
-			c.report.Add(lo, chain.Unknown, "the database has the key %q", k)
-			continue
-		}
-		if seq-lo >= uint64(len(c.rows)) {
-			break
-		}
-		missing(seq)
-		if i >= len(rows) || lo+uint64(rows[i]) != seq { //nolint:gosec // an index
-			c.report.Add(seq, chain.Unknown, "there is a second record of slug %s with this number", wire.Quote(slug))
-			continue
-		}
-		row := rows[i]
-		r := &c.rows[row]
-		i++
-		if isStub(it.Item()) {
-			c.stub(it.Item(), seq, row, r)
-			continue
-		}
-		if err := it.Item().Value(func(v []byte) error { return c.record(seq, slug, r, v) }); err != nil {
-			c.report.Add(seq, chain.BadForm, "%v", err)
-		}
-	}
-	missing(math.MaxUint64)
-	return nil
-}
-
-// stub checks what stands in the place of a pruned record.
-func (c *checker) stub(it *badger.Item, seq uint64, row int, r *entry) {
-	if c.pruned == nil || !c.pruned[row] {
-		c.report.Add(seq, chain.Missing, "its bytes are gone, and no record says that they were pruned")
-		return
-	}
-	c.stubs[row] = true
-	err := it.Value(func(v []byte) error {
-		st, err := parseStub(v)
-		switch {
-		case err != nil:
-			return err
-		case !bytes.Equal(v[stubSize:], stubSum(v, r.hashes[0])):
-			return errors.New("it is not what was put there")
-		case st.millis != r.millis:
-			return errors.New("its time is another")
-		}
-		if st.next > 0 {
-			n := st.next - 1
-			c.counted(seq, r.slug, &n)
-		}
-		return nil
-	})
-	if err != nil {
-		c.report.Add(seq, chain.BadIndex, "what is left of it: %v", err)
-	}
-}
-
-// counted checks that a slug's records are numbered without a gap. It looks
-// only where the whole log is read.
-func (c *checker) counted(seq uint64, slug string, n *uint64) {
-	if c.days == nil || slug == "" {
-		return
-	}
-	if want := c.days.next[slug]; n == nil || *n != want {
-		c.report.Add(seq, chain.BadOrder, "it is not number %d of %s", want, wire.Quote(slug))
-	}
-	if n != nil {
-		c.days.next[slug] = *n + 1
-	}
-}
-
-// record checks the bytes of one record.
-func (c *checker) record(seq uint64, slug string, r *entry, v []byte) error {
-	if len(v) < chain.SaltSize {
-		return errShort
-	}
-	salt, stored := v[:chain.SaltSize], v[chain.SaltSize:]
-	if chain.Leaf(salt, stored) != r.hashes[0] {
-		c.report.Add(seq, chain.Changed, "its bytes do not give its hash")
-		return nil
-	}
-	h, err := chain.DecodeHead(stored)
-	switch {
-	case err != nil:
-		return err
-	case h.Seq != seq:
-		c.report.Add(seq, chain.BadOrder, "record %d stands here", h.Seq)
-	case h.Slug != slug:
-		c.report.Add(seq, chain.BadIndex, "a record of slug %s stands under %s", wire.Quote(h.Slug), wire.Quote(slug))
-	case h.TS.UnixMilli() != r.millis:
-		c.report.Add(seq, chain.BadIndex, "its time is given as %s", wire.At(time.UnixMilli(r.millis)))
-	}
-	c.counted(seq, slug, h.SlugSeq)
-	if h.Kind.IsStatement() != c.states.seqs[seq] {
-		c.report.Add(seq, chain.BadIndex, "the list of records about the log itself is wrong about it")
-	}
-	if c.each != nil {
-		return c.each(stored)
-	}
-	return nil
-}
-
 // grow adds the window's leaves to the tree. Where a stored hash is wrong it
 // goes on with that one, so that each damage is named once.
-func (c *checker) grow(tree *chain.Tree, lo uint64) {
-	before := c.want[lo]
-	for i := range c.rows {
-		r, seq := &c.rows[i], lo+uint64(i)
+func (c *checker) grow(tree *chain.Tree, p *part) {
+	before := c.want[p.lo]
+	for i := range p.rows {
+		r, seq := &p.rows[i], p.lo+uint64(i)
 		var leaf chain.Hash
 		if len(r.hashes) > 0 {
 			leaf = r.hashes[0]
@@ -298,9 +121,12 @@ func (c *checker) grow(tree *chain.Tree, lo uint64) {
 			c.compare(tree, before)
 		}
 		if c.days != nil && len(r.hashes) > 0 {
-			c.days.record(c, seq, r)
+			c.days.record(c, seq, &r.entry)
 		}
-		if c.stubs[i] {
+		if c.days != nil && r.counted && r.slug != "" {
+			c.days.number(c, seq, r)
+		}
+		if r.stub {
 			c.report.AddPruned(seq)
 		}
 	}
@@ -321,15 +147,20 @@ func (c *checker) compare(tree *chain.Tree, want []expected) {
 func (c *checker) beyond(size uint64) {
 	it := c.txn.NewIterator(badger.IteratorOptions{})
 	defer it.Close()
-	name := func(prefix []byte, from []byte) {
-		for it.Seek(from); it.ValidForPrefix(prefix); it.Next() {
-			seq, _ := keySeq(it.Item().Key())
-			c.report.Add(seq, chain.Unknown, "an entry stands after the end of the log: %q", it.Item().Key())
-		}
+	name := func(k []byte) {
+		seq, _ := keySeq(k)
+		c.report.Add(seq, chain.Unknown, "an entry stands after the end of the log: %q", k)
 	}
-	name([]byte(seqPrefix), seqKey(seqPrefix, size))
-	for _, slug := range c.slugs {
-		name(slugPrefix(recPrefix, slug), slugKey(recPrefix, slug, size))
+	for it.Seek(seqKey(seqPrefix, size)); it.ValidForPrefix([]byte(seqPrefix)); it.Next() {
+		name(it.Item().Key())
+	}
+	from := seqKey(recPrefix, windowOf(size))
+	looked := seqKey(recPrefix, windowOf(size+window-1)) // what no record's key is has been named up to here
+	for it.Seek(from); it.ValidForPrefix([]byte(recPrefix)); it.Next() {
+		k := it.Item().Key()
+		if _, seq, ok := parseRecKey(k); ok && seq >= size || !ok && bytes.Compare(k, looked) >= 0 {
+			name(k)
+		}
 	}
 }
 
@@ -382,7 +213,17 @@ func (d *dayChecker) record(c *checker, seq uint64, e *entry) {
 	}
 	if was, ok := d.slugs[e.slug]; !ok || was != today {
 		d.slugs[e.slug] = today
-		d.want(c, seq, slugKey(dayPrefix, e.slug, seq), today)
+		d.want(c, seq, slugDay(e.slug, seq), today)
+	}
+}
+
+// number checks that a slug's records are numbered without a gap.
+func (d *dayChecker) number(c *checker, seq uint64, r *row) {
+	if want := d.next[r.slug]; r.number == nil || *r.number != want {
+		c.report.Add(seq, chain.BadOrder, "it is not number %d of %s", want, wire.Quote(r.slug))
+	}
+	if r.number != nil {
+		d.next[r.slug] = *r.number + 1
 	}
 }
 
@@ -402,22 +243,6 @@ func (d *dayChecker) want(c *checker, seq uint64, key []byte, today day) {
 	if err != nil {
 		c.report.Add(seq, chain.BadIndex, "its day cannot be found: %v", err)
 	}
-}
-
-// allSlugs lists the slugs that have records, "" among them.
-func allSlugs(txn *badger.Txn) ([]string, error) {
-	it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte(recPrefix)})
-	defer it.Close()
-	slugs := []string{}
-	for it.Rewind(); it.Valid(); {
-		slug, _, ok := bytes.Cut(it.Item().Key()[len(recPrefix):], []byte{0})
-		if !ok {
-			return nil, fmt.Errorf("%w: the database has the key %q", ErrDamaged, it.Item().Key())
-		}
-		slugs = append(slugs, string(slug))
-		it.Seek(append(append([]byte(recPrefix), slug...), 1))
-	}
-	return slugs, nil
 }
 
 // hashReader reads the stored hashes of the tree.

@@ -39,7 +39,7 @@ func (s *Store) Prove(ctx context.Context, seq uint64) (*chain.Proof, error) {
 		if p.Hashes, err = prove(c.Size, seq, hashReader(txn)); err != nil {
 			return err
 		}
-		it, err := txn.Get(slugKey(recPrefix, e.slug, seq))
+		it, err := txn.Get(recKey(e.slug, seq))
 		if err != nil || isStub(it) {
 			return err
 		}
@@ -138,32 +138,26 @@ func (x *exporter) line(b []byte) error {
 }
 
 // each calls fn with the slug's records in a stretch.
-func (x *exporter) each(p stretch, values bool, fn func(seq uint64, it *badger.Item) error) error {
-	it := x.q.txn.NewIterator(badger.IteratorOptions{Prefix: slugPrefix(recPrefix, x.q.f.Slug), PrefetchValues: values, PrefetchSize: 100})
-	defer it.Close()
-	for it.Seek(slugKey(recPrefix, x.q.f.Slug, p.lo)); it.Valid(); it.Next() {
-		seq, _ := keySeq(it.Item().Key())
-		if seq >= p.hi {
-			return nil
-		}
+func (x *exporter) each(p stretch, fn func(seq uint64, it *badger.Item) error) error {
+	return eachOf(x.q.txn, x.q.f.Slug, p, func(seq uint64, it *badger.Item) error {
 		if err := x.q.ended(); err != nil {
 			return err
 		}
-		if err := fn(seq, it.Item()); err != nil {
+		if err := fn(seq, it); err != nil {
 			return fmt.Errorf("record %d: %w", seq, err)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // span finds the first and the last record whose time is asked for.
 func (x *exporter) span() (span stretch, any bool, err error) {
-	parts, err := x.q.days(slugPrefix(dayPrefix, x.q.f.Slug), stretch{0, x.size})
+	parts, err := x.q.days(slugDays(x.q.f.Slug), stretch{0, x.size})
 	if err != nil {
 		return span, false, err
 	}
 	for _, p := range parts {
-		err := x.each(p, false, func(seq uint64, _ *badger.Item) error {
+		err := x.each(p, func(seq uint64, _ *badger.Item) error {
 			e, err := readEntry(x.q.txn, seq)
 			if err != nil {
 				return err
@@ -188,7 +182,7 @@ func (x *exporter) span() (span stretch, any bool, err error) {
 // count fills in what the manifest says about the records.
 func (x *exporter) count(span stretch, m *chain.Manifest) error {
 	next, begun := uint64(0), false
-	return x.each(span, false, func(_ uint64, it *badger.Item) error {
+	return x.each(span, func(_ uint64, it *badger.Item) error {
 		if !begun {
 			n, err := slugSeqOf(it)
 			if err != nil {
@@ -236,7 +230,7 @@ func slugSeqOf(it *badger.Item) (n uint64, err error) {
 
 // records writes a line for each record.
 func (x *exporter) records(span stretch) error {
-	return x.each(span, true, func(seq uint64, it *badger.Item) error {
+	return x.each(span, func(seq uint64, it *badger.Item) error {
 		if isStub(it) {
 			return nil
 		}

@@ -1,6 +1,7 @@
 package auditstore
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -14,13 +15,19 @@ import (
 // The log's keys. Numbers are big endian, so that Badger's order is theirs.
 //
 //	q/<seq>        every record: time, slug, and the hashes it adds to the tree
-//	a/<slug>\0<seq> its salt and stored bytes; records without a slug under ""
+//	a/<from><slug>\0<seq>
+//	               its salt and stored bytes; records without a slug under ""
 //	d/<slug>\0<seq> the day of the record, if the slug's record before has another
 //	D/<seq>        the same for the log as a whole
 //	x/<seq>        a record about the log itself, such as what was pruned
 //	m/<name>       about the log itself
 //
 // Where a record was pruned, a stub stands under a/ in its place.
+//
+// From is the first sequence of the record's window. What is written stands
+// behind all that was written before, but for the window at the end: so tables
+// are merged there, and no work grows with the log. In a window a slug's
+// records stand together.
 //
 // The d/ and D/ entries cut the log into runs of one day each. A time range is
 // the runs whose day lies in it: no scan, and exact whatever the clock did.
@@ -41,7 +48,7 @@ const (
 	erasedKey     = metaPrefix + "erased"     // the last record about pruning that was carried out
 	flattenKey    = metaPrefix + "flatten"    // there if tables may hold what was erased
 
-	format = "1"
+	format = "2"
 )
 
 var errShort = errors.New("too short to be an entry")
@@ -51,16 +58,48 @@ func seqKey(prefix string, seq uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(b, prefix...), seq)
 }
 
-// slugPrefix is what the keys of one slug under a/ or d/ begin with.
-func slugPrefix(prefix, slug string) []byte {
-	b := make([]byte, 0, len(prefix)+len(slug)+1+8)
-	b = append(b, prefix...)
+// slugDays is what the keys of a slug's days begin with.
+func slugDays(slug string) []byte {
+	b := make([]byte, 0, len(dayPrefix)+len(slug)+1+8)
+	b = append(b, dayPrefix...)
 	b = append(b, slug...)
 	return append(b, 0)
 }
 
-func slugKey(prefix, slug string, seq uint64) []byte {
-	return binary.BigEndian.AppendUint64(slugPrefix(prefix, slug), seq)
+func slugDay(slug string, seq uint64) []byte {
+	return binary.BigEndian.AppendUint64(slugDays(slug), seq)
+}
+
+// window is how many records stand together, those of a slug beside each other.
+// They are also verified together.
+const window = 1 << 14
+
+// windowOf returns the first sequence of seq's window.
+func windowOf(seq uint64) uint64 { return seq &^ (window - 1) }
+
+// recKey is where the bytes of a record are.
+func recKey(slug string, seq uint64) []byte {
+	return binary.BigEndian.AppendUint64(recSlug(slug, windowOf(seq)), seq)
+}
+
+// recSlug is what the keys of a slug's records in one window begin with.
+func recSlug(slug string, from uint64) []byte {
+	b := make([]byte, 0, len(recPrefix)+8+len(slug)+1+8)
+	b = binary.BigEndian.AppendUint64(append(b, recPrefix...), from)
+	b = append(b, slug...)
+	return append(b, 0)
+}
+
+// parseRecKey takes apart what recKey made.
+func parseRecKey(k []byte) (slug string, seq uint64, ok bool) {
+	const head = len(recPrefix) + 8
+	if len(k) < head+1+8 {
+		return "", 0, false
+	}
+	seq, _ = keySeq(k)
+	name := k[head : len(k)-9]
+	ok = k[len(k)-9] == 0 && bytes.IndexByte(name, 0) < 0 && binary.BigEndian.Uint64(k[len(recPrefix):]) == windowOf(seq)
+	return string(name), seq, ok
 }
 
 // keySeq returns the sequence at the end of a key.
@@ -172,6 +211,9 @@ func dayOfMillis(ms int64) day {
 	}
 	return day(d)
 }
+
+// begin is the day's first instant.
+func (d day) begin() time.Time { return time.Unix(int64(d)*24*60*60, 0).UTC() }
 
 func (d day) bytes() []byte { return binary.BigEndian.AppendUint64(nil, uint64(d)) } //nolint:gosec // back in parseDay
 

@@ -81,9 +81,9 @@ func (p *pruner) run() error {
 		return err
 	}
 	for _, part := range parts {
-		for lo := part.lo; lo < part.hi; lo += window {
+		for lo := part.lo; lo < part.hi; lo = windowOf(lo) + window {
 			// A transaction for each window: a long one would keep what is erased.
-			found, err := p.find(stretch{lo, min(lo+window, part.hi)})
+			found, err := p.find(stretch{lo, min(windowOf(lo)+window, part.hi)})
 			if err != nil {
 				return err
 			}
@@ -112,7 +112,7 @@ func (p *pruner) parts() (parts []stretch, err error) {
 		q := &query{txn: txn, f: chain.Filter{To: p.before}}
 		prefix := []byte(wholeDay)
 		if p.slug != "" {
-			prefix = slugPrefix(dayPrefix, p.slug)
+			prefix = slugDays(p.slug)
 		}
 		parts, err = q.days(prefix, stretch{0, sl.open})
 		return err
@@ -145,7 +145,11 @@ func (p *pruner) find(w stretch) (found []pruneOne, err error) {
 			}
 		}
 		for slug, seqs := range bySlug {
-			found = append(found, unpruned(txn, slug, seqs)...)
+			here, err := unpruned(txn, slug, seqs)
+			if err != nil {
+				return err
+			}
+			found = append(found, here...)
 		}
 		return p.s.unwanted(p.ctx)
 	})
@@ -159,20 +163,18 @@ func (p *pruner) find(w stretch) (found []pruneOne, err error) {
 }
 
 // unpruned are those of a slug's records that have bytes.
-func unpruned(txn *badger.Txn, slug string, seqs []uint64) (out []pruneOne) {
-	it := txn.NewIterator(badger.IteratorOptions{Prefix: slugPrefix(recPrefix, slug)})
-	defer it.Close()
+func unpruned(txn *badger.Txn, slug string, seqs []uint64) (out []pruneOne, err error) {
 	i := 0
-	for it.Seek(slugKey(recPrefix, slug, seqs[0])); it.Valid() && i < len(seqs); it.Next() {
-		seq, _ := keySeq(it.Item().Key())
+	err = eachOf(txn, slug, stretch{seqs[0], seqs[len(seqs)-1] + 1}, func(seq uint64, it *badger.Item) error {
 		for i < len(seqs) && seqs[i] < seq {
 			i++
 		}
-		if i < len(seqs) && seqs[i] == seq && !isStub(it.Item()) {
+		if i < len(seqs) && seqs[i] == seq && !isStub(it) {
 			out = append(out, pruneOne{seq, slug})
 		}
-	}
-	return out
+		return nil
+	})
+	return out, err
 }
 
 // add puts a record into the chunk, which is erased when it is full.
@@ -238,7 +240,7 @@ func (s *Store) erase(chunk []pruneOne, statement uint64) error {
 }
 
 func eraseOne(txn *badger.Txn, one pruneOne) error {
-	key := slugKey(recPrefix, one.slug, one.seq)
+	key := recKey(one.slug, one.seq)
 	it, err := txn.Get(key)
 	if err != nil || isStub(it) {
 		return err

@@ -179,18 +179,18 @@ func TestThreat22FalsePruning(t *testing.T) {
 		seq  uint64
 	}{
 		{"a stub where a record was", func(x *badger.Txn) error {
-			v, err := get(x, key("a/a\x00", 6))
+			v, err := get(x, recOf("a", 6))
 			if err != nil {
 				return err
 			}
-			return x.SetEntry(badger.NewEntry(key("a/b\x00", 8), v).WithMeta(1))
+			return x.SetEntry(badger.NewEntry(recOf("b", 8), v).WithMeta(1))
 		}, 8},
-		{"a stub deleted", func(x *badger.Txn) error { return x.Delete(key("a/a\x00", 6)) }, 6},
-		{"a stub that is none", func(x *badger.Txn) error { return change(x, key("a/a\x00", 6), flip(3)) }, 6},
-		{"the statement deleted", func(x *badger.Txn) error { return x.Delete(key("a/a\x00", 60)) }, 0},
+		{"a stub deleted", func(x *badger.Txn) error { return x.Delete(recOf("a", 6)) }, 6},
+		{"a stub that is none", func(x *badger.Txn) error { return change(x, recOf("a", 6), flip(3)) }, 6},
+		{"the statement deleted", func(x *badger.Txn) error { return x.Delete(recOf("a", 60)) }, 0},
 		{"the statement unlisted", func(x *badger.Txn) error { return x.Delete(key("x/", 60)) }, 60},
 		{"a statement listed that is none", func(x *badger.Txn) error { return x.Set(key("x/", 8), nil) }, 8},
-		{"the statement changed", func(x *badger.Txn) error { return change(x, key("a/a\x00", 60), flip(-20)) }, 60},
+		{"the statement changed", func(x *badger.Txn) error { return change(x, recOf("a", 60), flip(-20)) }, 60},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,7 +58,7 @@ func (s *Store) Records(ctx context.Context, f chain.Filter, fn func(raw []byte,
 	}
 	prefix := []byte(wholeDay)
 	if f.Slug != "" {
-		prefix = slugPrefix(dayPrefix, f.Slug)
+		prefix = slugDays(f.Slug)
 	}
 	if !f.Begin.IsZero() {
 		if all, err = q.begin(prefix, all); err != nil {
@@ -146,28 +147,85 @@ func (q *query) days(prefix []byte, all stretch) ([]stretch, error) {
 
 // slug reads one slug's records, which stand together.
 func (q *query) slug(parts []stretch) error {
-	prefix := slugPrefix(recPrefix, q.f.Slug)
-	it := q.txn.NewIterator(badger.IteratorOptions{Prefix: prefix})
-	defer it.Close()
 	for _, p := range parts {
-		for it.Seek(slugKey(recPrefix, q.f.Slug, p.lo)); it.Valid(); it.Next() {
-			seq, _ := keySeq(it.Item().Key())
-			if seq >= p.hi {
-				break
+		err := eachOf(q.txn, q.f.Slug, p, func(seq uint64, it *badger.Item) error {
+			if isStub(it) {
+				return q.ended()
 			}
-			if isStub(it.Item()) {
-				continue
-			}
-			if err := it.Item().Value(q.take); err != nil {
+			if err := it.Value(q.take); err != nil {
 				return atRecord(seq, err)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachOf calls fn with the keys of a slug's records in a stretch, in order.
+func eachOf(txn *badger.Txn, slug string, p stretch, fn func(seq uint64, it *badger.Item) error) error {
+	for from := windowOf(p.lo); from < p.hi; from += window {
+		if err := eachIn(txn, slug, from, p, fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachIn is eachOf for one window. Its iterator opens the tables that may hold
+// the slug's records there, and no others.
+func eachIn(txn *badger.Txn, slug string, from uint64, p stretch, fn func(seq uint64, it *badger.Item) error) error {
+	it := txn.NewIterator(badger.IteratorOptions{Prefix: recSlug(slug, from)})
+	defer it.Close()
+	for it.Seek(recKey(slug, max(from, p.lo))); it.Valid(); it.Next() {
+		seq, _ := keySeq(it.Item().Key())
+		if seq >= p.hi {
+			break
+		}
+		if err := fn(seq, it.Item()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lastOf calls fn with the last of a slug's records below size, if it has any.
+// The days tell where to look for it.
+func lastOf(txn *badger.Txn, slug string, size uint64, fn func(*badger.Item) error) error {
+	var begun uint64
+	var parts []stretch
+	err := last(txn, slugDays(slug), func(it *badger.Item) (err error) {
+		begun, _ = keySeq(it.Key())
+		var d day
+		if err := it.Value(func(v []byte) (err error) { d, err = parseDay(v); return err }); err != nil {
+			return err
+		}
+		q := query{txn: txn, f: chain.Filter{From: d.begin(), To: (d + 1).begin()}}
+		parts, err = q.days([]byte(wholeDay), stretch{begun, size})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, p := range slices.Backward(parts) {
+		for from := windowOf(p.hi - 1); ; from -= window {
+			found := false
+			err := last(txn, recSlug(slug, from), func(it *badger.Item) error { found = true; return fn(it) })
+			if err != nil || found {
+				return err
+			}
+			if from <= p.lo {
+				break
 			}
 		}
 	}
 	return nil
 }
 
-// whole reads the records of all slugs: a window of the log's order, then each
-// slug's records in it together, then in order again.
+// whole reads the records of all slugs: a piece of a window in the log's order,
+// then each slug's records in it together, then in order again.
 func (q *query) whole(parts []stretch) error {
 	seqs := q.txn.NewIterator(badger.IteratorOptions{Prefix: []byte(seqPrefix)})
 	defer seqs.Close()
@@ -176,8 +234,8 @@ func (q *query) whole(parts []stretch) error {
 	n := uint64(64) // a small answer must not read much, a large one should
 	for _, p := range parts {
 		for lo := p.lo; lo < p.hi; n = min(2*n, 4096) {
-			hi := min(lo+n, p.hi)
-			if err := q.window(seqs, recs, lo, hi); err != nil {
+			hi := min(lo+n, windowOf(lo)+window, p.hi)
+			if err := q.piece(seqs, recs, lo, hi); err != nil {
 				return err
 			}
 			lo = hi
@@ -186,7 +244,7 @@ func (q *query) whole(parts []stretch) error {
 	return nil
 }
 
-func (q *query) window(seqs, recs *badger.Iterator, lo, hi uint64) error {
+func (q *query) piece(seqs, recs *badger.Iterator, lo, hi uint64) error {
 	bySlug := make(map[string][]uint64)
 	for seqs.Seek(seqKey(seqPrefix, lo)); seqs.Valid(); seqs.Next() {
 		seq, _ := keySeq(seqs.Item().Key())
@@ -206,9 +264,9 @@ func (q *query) window(seqs, recs *badger.Iterator, lo, hi uint64) error {
 	}
 	values := make([][]byte, hi-lo)
 	for slug, want := range bySlug {
-		recs.Seek(slugKey(recPrefix, slug, want[0]))
+		recs.Seek(recKey(slug, want[0]))
 		for _, seq := range want {
-			key := slugKey(recPrefix, slug, seq)
+			key := recKey(slug, seq)
 			for recs.Valid() && bytes.Compare(recs.Item().Key(), key) < 0 {
 				recs.Next()
 			}
@@ -309,23 +367,16 @@ func (s *Store) Usage(slug string, from, to time.Time) (int64, error) {
 	txn := s.db.NewTransaction(false)
 	defer txn.Discard()
 	q := &query{txn: txn, f: chain.Filter{From: from, To: to}}
-	parts, err := q.days(slugPrefix(dayPrefix, slug), stretch{0, size})
+	parts, err := q.days(slugDays(slug), stretch{0, size})
 	if err != nil {
 		return 0, err
 	}
-	prefix := slugPrefix(recPrefix, slug)
-	it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix})
-	defer it.Close()
 	n := int64(0)
 	start, end := wire.At(from).Time, wire.At(to).Time
 	for _, p := range parts {
-		for it.Seek(slugKey(recPrefix, slug, p.lo)); it.Valid(); it.Next() {
-			seq, _ := keySeq(it.Item().Key())
-			if seq >= p.hi {
-				break
-			}
-			err := it.Item().Value(func(v []byte) error {
-				if isStub(it.Item()) {
+		err := eachOf(txn, slug, p, func(seq uint64, it *badger.Item) error {
+			err := it.Value(func(v []byte) error {
+				if isStub(it) {
 					st, err := parseStub(v)
 					if at := time.UnixMilli(st.millis); st.intent && !at.Before(start) && (to.IsZero() || at.Before(end)) {
 						n++
@@ -342,8 +393,12 @@ func (s *Store) Usage(slug string, from, to time.Time) (int64, error) {
 				return err
 			})
 			if err != nil {
-				return 0, fmt.Errorf("count the calls of %s: record %d: %w", strings.TrimSpace(wire.Quote(slug)), seq, err)
+				return fmt.Errorf("count the calls of %s: record %d: %w", strings.TrimSpace(wire.Quote(slug)), seq, err)
 			}
+			return nil
+		})
+		if err != nil {
+			return 0, err
 		}
 	}
 	return n, nil

@@ -224,3 +224,41 @@ func uuidAt(at time.Time) string {
 	}
 	return string(id)
 }
+
+// A slug's records lie in windows of the log, some without any of them.
+func TestSlugAcrossWindows(t *testing.T) {
+	dir, r := t.TempDir(), random()
+	s := open(t, dir, func(c *auditstore.Config) { c.Lag = time.Minute })
+	const others = 2*16384 + 100
+	quiet := func(s *auditstore.Store) chain.Receipt {
+		rc, err := s.Append(t.Context(), intent("quiet", r))
+		require.NoError(t, err)
+		return rc
+	}
+	receipts := []chain.Receipt{quiet(s), quiet(s)}
+	for i := range others {
+		require.NoError(t, s.AppendLazy(outcome(intent("other", r), r)))
+		if i%500 == 0 {
+			require.NoError(t, s.Flush(t.Context()))
+		}
+	}
+	require.NoError(t, s.Close())
+
+	s = open(t, dir)
+	receipts = append(receipts, quiet(s))
+	require.Equal(t, uint64(others+4), receipts[2].Seq, "behind what the start recorded of the first two")
+	require.NoError(t, s.Flush(t.Context()))
+	var seqs, numbers []uint64
+	require.NoError(t, s.Records(t.Context(), chain.Filter{Slug: "quiet"}, func(_ []byte, rec *chain.Record) error {
+		seqs, numbers = append(seqs, rec.Seq), append(numbers, *rec.SlugSeq)
+		return nil
+	}))
+	require.Equal(t, []uint64{0, 1, others + 2, others + 3, others + 4}, seqs)
+	require.Equal(t, []uint64{0, 1, 2, 3, 4}, numbers)
+	n, err := s.Usage("quiet", time.Time{}, time.Time{})
+	require.NoError(t, err)
+	require.Equal(t, int64(3), n)
+	require.Len(t, all(t, s, chain.Filter{Slug: "other"}), others)
+	require.Len(t, all(t, s, chain.Filter{}), others+5)
+	verified(t, s)
+}

@@ -257,7 +257,7 @@ func (s *Store) add(txn *badger.Txn, rec *chain.Record, salt []byte, first bool)
 	mid := len(buf)
 	q.buf = e.appendTo(buf)
 	err = errors.Join(
-		txn.Set(slugKey(recPrefix, rec.ClientSlug, seq), value),
+		txn.Set(recKey(rec.ClientSlug, seq), value),
 		txn.Set(seqKey(seqPrefix, seq), q.buf[mid:len(q.buf):len(q.buf)]),
 	)
 	day := dayOf(rec.TS.Time)
@@ -265,7 +265,7 @@ func (s *Store) add(txn *badger.Txn, rec *chain.Record, salt []byte, first bool)
 		err = errors.Join(err, txn.Set(seqKey(wholeDay, seq), day.bytes()))
 	}
 	if at.enter(day) {
-		err = errors.Join(err, txn.Set(slugKey(dayPrefix, rec.ClientSlug, seq), day.bytes()))
+		err = errors.Join(err, txn.Set(slugDay(rec.ClientSlug, seq), day.bytes()))
 	}
 	if rec.Kind.IsStatement() {
 		err = errors.Join(err, txn.Set(seqKey(statePrefix, seq), nil))
@@ -303,8 +303,7 @@ func (s *Store) place(slug string) (*place, error) {
 	}
 	p := new(place)
 	err := s.db.View(func(txn *badger.Txn) error {
-		prefix := slugPrefix(recPrefix, slug)
-		return last(txn, prefix, func(it *badger.Item) error {
+		return lastOf(txn, slug, s.seq.tree.Size(), func(it *badger.Item) error {
 			return it.Value(func(v []byte) error {
 				if isStub(it) {
 					st, err := parseStub(v)
@@ -335,7 +334,7 @@ func (s *Store) place(slug string) (*place, error) {
 
 // last calls fn with the last item under prefix, if there is any.
 func last(txn *badger.Txn, prefix []byte, fn func(*badger.Item) error) error {
-	it := txn.NewIterator(badger.IteratorOptions{Reverse: true})
+	it := txn.NewIterator(badger.IteratorOptions{Reverse: true, Prefix: prefix})
 	defer it.Close()
 	it.Seek(append(append([]byte(nil), prefix...), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff))
 	if !it.ValidForPrefix(prefix) {

@@ -121,7 +121,7 @@ func readRecord(txn *badger.Txn, seq uint64) (*chain.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	it, err := txn.Get(slugKey(recPrefix, e.slug, seq))
+	it, err := txn.Get(recKey(e.slug, seq))
 	if err != nil {
 		return nil, fmt.Errorf("%w: its bytes are not there: %w", ErrDamaged, err)
 	}

@@ -35,7 +35,10 @@ func slugOf(i int) string { return string(rune('a' + i%3)) }
 
 func key(prefix string, seq uint64) []byte { return binary.BigEndian.AppendUint64([]byte(prefix), seq) }
 
-func recKey(seq int) []byte { return key("a/"+slugOf(seq)+"\x00", uint64(seq)) }
+func recKey(seq int) []byte { return recOf(slugOf(seq), uint64(seq)) }
+
+// recOf is the key of a record in the first window.
+func recOf(slug string, seq uint64) []byte { return key(string(key("a/", 0))+slug+"\x00", seq) }
 
 func seqKey(seq int) []byte { return key("q/", uint64(seq)) }
 
@@ -117,10 +120,10 @@ func TestThreat22Tamper(t *testing.T) {
 			if err := x.Delete(recKey(at)); err != nil {
 				return err
 			}
-			return x.Set(key("a/c\x00", at), v)
+			return x.Set(recOf("c", at), v)
 		}, chain.Unknown, []uint64{at}},
-		{"insert a record of another slug", func(x *badger.Txn) error { return x.Set(key("a/zzz\x00", at), []byte("x")) }, chain.Unknown, []uint64{at}},
-		{"insert a record after the end", func(x *badger.Txn) error { return x.Set(key("a/b\x00", records+7), []byte("x")) }, chain.Unknown, []uint64{records + 7}},
+		{"insert a record of another slug", func(x *badger.Txn) error { return x.Set(recOf("zzz", at), []byte("x")) }, chain.Unknown, []uint64{at}},
+		{"insert a record after the end", func(x *badger.Txn) error { return x.Set(recOf("b", records+7), []byte("x")) }, chain.Unknown, []uint64{records + 7}},
 		{"flip a leaf hash", func(x *badger.Txn) error { return change(x, seqKey(at), flip(8+1+1)) }, chain.Changed, []uint64{at}},
 		{"flip an inner hash", func(x *badger.Txn) error { return change(x, seqKey(at), flip(8+1+1+32+5)) }, chain.BadHash, []uint64{at}},
 		{"flip the time in the index", func(x *badger.Txn) error { return change(x, seqKey(at), flip(7)) }, chain.BadIndex, []uint64{at}},

@@ -145,11 +145,7 @@ func (v *verification) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	slugs, err := allSlugs(v.txn)
-	if err != nil {
-		return err
-	}
-	c.slugs, c.days = slugs, &dayChecker{slugs: make(map[string]day), next: make(map[string]uint64)}
+	c.days = &dayChecker{slugs: make(map[string]day), next: make(map[string]uint64)}
 	tree, err := c.run(ctx, 0, v.size, v.progress)
 	if err != nil {
 		return err
@@ -228,8 +224,3 @@ func (v *verification) checkOpen(sl *seal) {
 		v.report.Add(sl.open, chain.BadIndex, "the seal says that it is a call without an outcome")
 	}
 }
-
-// window is how many records are checked at a time. They are read in the order
-// of the tree once and in the order of the slugs once, which costs far less
-// than a look-up for each.
-const window = 1 << 14

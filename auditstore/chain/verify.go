@@ -65,3 +65,9 @@ func (r *Report) Add(seq uint64, k DamageKind, format string, args ...any) {
 		r.Damage = append(r.Damage, Damage{Seq: seq, Kind: k, Detail: fmt.Sprintf(format, args...)})
 	}
 }
+
+// Join adds the damage of another report.
+func (r *Report) Join(o *Report) {
+	r.Damaged += o.Damaged
+	r.Damage = append(r.Damage, o.Damage[:min(len(o.Damage), MaxDamage-len(r.Damage))]...)
+}
