@@ -21,6 +21,7 @@ import (
 	"github.com/hsagent/hsagentd/agent/hubspot/sandbox"
 	"github.com/hsagent/hsagentd/auditstore"
 	"github.com/hsagent/hsagentd/auditstore/chain"
+	"github.com/hsagent/hsagentd/packaging/standing"
 	"github.com/hsagent/hsagentd/wire"
 )
 
@@ -41,6 +42,9 @@ type rig struct {
 	client   *wire.Client
 	log      *logBuffer
 	served   chan error
+
+	sought []wire.Token // that seeker looks for
+	seeker *standing.Tokens
 }
 
 // rigOptions change a rig before it starts. Zero fields take the usual.

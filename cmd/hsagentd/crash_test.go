@@ -1,10 +1,7 @@
 package main_test
 
 import (
-	"bytes"
 	"context"
-	"encoding/base64"
-	"encoding/hex"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -24,7 +21,7 @@ import (
 	"github.com/hsagent/hsagentd/agent/credstore"
 	"github.com/hsagent/hsagentd/agent/hubspot/sandbox"
 	"github.com/hsagent/hsagentd/auditstore"
-	"github.com/hsagent/hsagentd/auditstore/chain"
+	"github.com/hsagent/hsagentd/packaging/standing"
 	"github.com/hsagent/hsagentd/wire"
 )
 
@@ -169,70 +166,39 @@ func TestThreat03KillAtRandomPoints(t *testing.T) {
 	s.requireWhole()
 }
 
-// requireWhole checks the log against what the sandbox saw.
+// requireWhole checks the log against what the sandbox saw, and that nothing
+// that the daemons left has a token in it.
 func (s *site) requireWhole() {
 	t := s.t
+	t.Helper()
+	used := make([]wire.Token, len(s.slugs))
+	for i := range used {
+		used[i] = s.hub.ActiveToken(int64(1000 + i))
+	}
+	tokens := standing.NewTokens(used...)
 	store, err := auditstore.Open(t.Context(), auditstore.Config{Dir: s.audit, Actor: "test"})
 	require.NoError(t, err)
-	defer s.requireClean() // once it is closed: an open log merges tables and deletes them
+	defer s.requireClean(tokens) // once it is closed: an open log merges tables and deletes them
 	defer func() { require.NoError(t, store.Close()) }()
-	report, err := store.Verify(t.Context(), func(uint64, uint64) {})
-	require.NoError(t, err)
-	require.True(t, report.OK(), "%v", report.Damage)
-
-	type attempt struct {
-		call string
-		n    int
-	}
-	var next uint64
-	slugNext := map[string]uint64{}
-	intents, ends := map[string]int{}, map[attempt]int{}
-	require.NoError(t, store.Records(t.Context(), chain.Filter{}, func(_ []byte, r *chain.Record) error {
-		require.Equal(t, next, r.Seq, "a gap in seq")
-		next++
-		if r.ClientSlug != "" {
-			require.Equal(t, slugNext[r.ClientSlug], *r.SlugSeq, "a gap in slugSeq of %s", r.ClientSlug)
-			slugNext[r.ClientSlug]++
-		}
-		switch r.Kind {
-		case chain.CallIntent:
-			intents[r.Method+" "+r.Path]++
-			ends[attempt{r.CallID, r.Attempt}] = 0
-		case chain.CallOutcome, chain.CallInterrupted:
-			_, ok := ends[attempt{r.CallID, r.Attempt}]
-			require.True(t, ok, "an end without an intent: %+v", r)
-			ends[attempt{r.CallID, r.Attempt}]++
-		}
-		return nil
-	}))
-	for a, n := range ends {
-		require.Equal(t, 1, n, "call %s, attempt %d: one intent, %d ends", a.call, a.n, n)
-	}
-	arrivals := map[string]int{}
-	for _, r := range s.hub.Requests() {
-		arrivals[r.Method+" "+r.Target]++
+	standing.Verified(t, store)
+	seen := standing.Walk(t, store, tokens, nil)
+	seen.Ended(t)
+	arrived := s.hub.Requests()
+	require.NotEmpty(t, arrived)
+	seen.Arrived(t, arrived, func(r *sandbox.Request) int64 {
 		var n int
-		if _, err := fmt.Sscanf(r.Target, "/crm/v3/objects/contacts?after=%d", &n); err == nil {
-			require.Equal(t, int64(1000+n%len(s.slugs)), r.PortalID, "%s came with another portal's token", r.Target)
+		if _, err := fmt.Sscanf(r.Target, "/crm/v3/objects/contacts?after=%d", &n); err != nil {
+			return 0
 		}
-	}
-	require.NotEmpty(t, arrivals)
-	for target, n := range arrivals {
-		require.LessOrEqual(t, n, intents[target], "arrived more often than recorded: %s", target)
-	}
-	t.Logf("%d records, %d intents, %d requests arrived, %d starts", next, len(ends), len(s.hub.Requests()), s.started)
+		return int64(1000 + n%len(s.slugs))
+	})
+	t.Logf("%d records, %d intents, %d requests arrived, %d starts", seen.Records, seen.Intents, len(arrived), s.started)
 }
 
-// requireClean looks for the portals' tokens in every file that the daemon
-// left, but for the store, which is encrypted, and the identity.
-func (s *site) requireClean() {
-	t := s.t
-	var needles []string
-	for i := range s.slugs {
-		raw := s.hub.ActiveToken(int64(1000 + i)).Reveal()
-		needles = append(needles, raw[8:], hex.EncodeToString([]byte(raw)), base64.RawStdEncoding.EncodeToString([]byte(raw))[:40])
-	}
-	require.NoError(t, filepath.WalkDir(s.home, func(path string, e fs.DirEntry, err error) error {
+// requireClean looks for tokens in every file that the daemon left. The store
+// is encrypted.
+func (s *site) requireClean(tokens *standing.Tokens) {
+	require.NoError(s.t, filepath.WalkDir(s.home, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || !e.Type().IsRegular() {
 			return err
 		}
@@ -240,9 +206,7 @@ func (s *site) requireClean() {
 		if err != nil {
 			return err
 		}
-		for _, n := range needles {
-			require.False(t, bytes.Contains(b, []byte(n)), "%s has a token in it", path)
-		}
+		tokens.Absent(s.t, path, b)
 		return nil
 	}))
 }

@@ -6,6 +6,8 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -19,11 +21,13 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode/utf16"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/hsagent/hsagentd/agent/credstore"
 	"github.com/hsagent/hsagentd/agent/hubspot/sandbox"
+	"github.com/hsagent/hsagentd/packaging/standing"
 	"github.com/hsagent/hsagentd/wire"
 )
 
@@ -137,8 +141,10 @@ func TestThreat60NoTokenInMemory(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "done\n", line)
 	hits = control.search([]wire.Token{more.Token})
-	require.NotEmpty(t, hits, "the search is blind")
 	t.Logf("control: a plain client of net/http keeps %d copies after 10 calls", len(hits))
+	for _, form := range []string{"as it is", "hexadecimal", "base64", "percent", "JSON", "UTF-16"} {
+		require.True(t, slices.ContainsFunc(hits, func(h string) bool { return strings.Contains(h, ", "+form) }), "the search is blind for tokens in the form: %s", form)
+	}
 }
 
 // lazily shows what hits is when it is asked.
@@ -206,10 +212,7 @@ func (r *readable) search(tokens []wire.Token) []string {
 	require.NoError(r.t, err)
 	maps, err := io.ReadAll(r.maps)
 	require.NoError(r.t, err)
-	sought := make(map[string]int, len(tokens))
-	for i, t := range tokens {
-		sought[t.Reveal()] = i
-	}
+	sought := standing.NewTokens(tokens...)
 	var hits []string
 	r.searched = 0
 	for line := range strings.Lines(string(maps)) {
@@ -231,33 +234,24 @@ func (r *readable) search(tokens []wire.Token) []string {
 }
 
 // searchRange looks through one mapping, piece by piece.
-func (r *readable) searchRange(lo, hi uint64, sought map[string]int) []string {
-	const piece, tokenSize = 1 << 20, 44
+func (r *readable) searchRange(lo, hi uint64, sought *standing.Tokens) []string {
+	const piece = 1 << 20
 	var hits []string
-	buf := make([]byte, piece+tokenSize)
+	buf := make([]byte, piece+sought.Longest())
 	for at := lo; at < hi; at += piece {
 		n, err := r.mem.ReadAt(buf[:min(uint64(len(buf)), hi-at)], int64(at))
 		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.EIO) {
 			require.NoError(r.t, err)
 		}
 		r.searched += int64(n)
-		b := buf[:n]
-		for i := 0; ; {
-			k := bytes.Index(b[i:], []byte("pat-"))
-			if k < 0 || i+k+tokenSize > n || i+k >= piece {
-				break
-			}
-			i += k
-			if which, ok := sought[string(b[i:i+tokenSize])]; ok {
-				around := bytes.Map(func(c rune) rune {
-					if c < ' ' || c > '~' {
-						return '.'
-					}
-					return c
-				}, b[max(0, i-40):min(n, i+tokenSize+16)])
-				hits = append(hits, fmt.Sprintf("token %d at %x (%s)", which, at+uint64(i), wire.MaskTokens(string(around))))
-			}
-			i += 4
+		for _, h := range sought.Find(buf[:n]) {
+			around := bytes.Map(func(c rune) rune {
+				if c < ' ' || c > '~' {
+					return '.'
+				}
+				return c
+			}, slices.Concat(buf[max(0, h.At-40):h.At], []byte("[token]"), buf[h.At+h.Size:min(n, h.At+h.Size+16)]))
+			hits = append(hits, fmt.Sprintf("token %d, %s, at %x (%s)", h.Token, h.Form, at+uint64(h.At), wire.MaskTokens(string(around))))
 		}
 	}
 	return hits
@@ -267,18 +261,27 @@ func (r *readable) searchRange(lo, hi uint64, sought map[string]int) []string {
 // of net/http.
 const plainClient = "HSAGENT_TEST_PLAIN_CLIENT"
 
+// keepsakes are what the plain client keeps of its token, in other forms.
+var keepsakes []any
+
 // runPlainClient makes ten calls as any program would, and waits.
 func runPlainClient(url string) int {
 	token, err := io.ReadAll(os.Stdin)
 	if err == nil {
 		err = callPlainly(context.Background(), url, string(token))
 	}
+	var escaped strings.Builder
+	for _, c := range token {
+		fmt.Fprintf(&escaped, `\u%04x`, c)
+	}
+	keepsakes = append(keepsakes, hex.EncodeToString(token), base64.StdEncoding.EncodeToString(append([]byte("user:"), token...)),
+		strings.ReplaceAll(string(token), "-", "%2D"), escaped.String(), utf16.Encode([]rune(string(token))))
 	if err != nil {
 		fmt.Println(err)
 		return 1
 	}
 	fmt.Println("done")
-	select {}
+	select {} // keepsakes are global: they stay
 }
 
 func callPlainly(ctx context.Context, url, token string) error {
