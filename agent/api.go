@@ -216,8 +216,8 @@ func (a *Agent) status(visible func(slug string) bool) wire.Status {
 	if k := a.keys.Load(); k != nil {
 		st.Locked = false
 		st.Store.Version, st.Store.LoadedAt = k.version, timeOrNil(k.loadedAt)
-		for _, p := range k.views(visible) {
-			st.Portals[string(p.State)]++
+		for state, n := range k.states(visible) {
+			st.Portals[string(state)] = n
 		}
 	}
 	if r := a.refusal.Load(); r != nil {
@@ -242,6 +242,22 @@ func hide(f wire.Fault) wire.Fault {
 		return ""
 	}
 	return "whoever manages the agent sees why"
+}
+
+// states counts the visible portals by their state.
+func (k *keyring) states(visible func(slug string) bool) map[wire.State]int {
+	count := map[wire.State]int{}
+	for _, slug := range k.slugs {
+		if !visible(slug) {
+			continue
+		}
+		state := wire.StateRejected
+		if c := k.creds[slug]; c != nil {
+			state = c.identity.state(c.PortalID)
+		}
+		count[state]++
+	}
+	return count
 }
 
 // views shows the visible portals, sorted by slug.

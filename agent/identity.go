@@ -40,6 +40,23 @@ func (id *identity) confirmedLocked(portalID int64) bool {
 	return id.problem == nil && id.account != nil && id.account.PortalID == portalID
 }
 
+// state is the state of the token's portal.
+func (id *identity) state(portalID int64) wire.State {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	return id.stateLocked(portalID)
+}
+
+func (id *identity) stateLocked(portalID int64) wire.State {
+	switch {
+	case id.confirmedLocked(portalID):
+		return wire.StateReady
+	case id.settled:
+		return wire.StateQuarantined
+	}
+	return wire.StateUnverified
+}
+
 // confirm waits until the token's portal is known and returns nil if it is the
 // credential's. ask starts a question to HubSpot and calls settle once with the
 // verdict; there is one at a time however many calls wait, and it goes on when
@@ -167,15 +184,8 @@ func (id *identity) describe(p *wire.Portal, c *credential) {
 	if !id.at.IsZero() && id.problem == nil {
 		p.VerifiedAt = timeOrNil(id.at)
 	}
-	switch {
-	case id.confirmedLocked(c.PortalID):
-		p.State = wire.StateReady
-	case id.settled:
-		p.State, p.Reason = wire.StateQuarantined, id.problem.Detail
-	default:
-		p.State = wire.StateUnverified
-		if id.problem != nil {
-			p.Reason = id.problem.Detail
-		}
+	p.State = id.stateLocked(c.PortalID)
+	if p.State != wire.StateReady && id.problem != nil {
+		p.Reason = id.problem.Detail
 	}
 }

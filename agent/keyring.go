@@ -79,6 +79,13 @@ func newKeyring(store *credstore.Store, prev *keyring, fresh []*credential, newL
 	return k, nil
 }
 
+// again is the keyring of the same store, read again.
+func (k *keyring) again(now time.Time) *keyring {
+	again := *k
+	again.loadedAt = now
+	return &again
+}
+
 // credential returns the slug's credential, or nil.
 func (k *keyring) credential(slug string) *credential {
 	if k == nil {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -44,7 +45,23 @@ func (l *lane) setZone(name string) {
 	if name == "" {
 		return
 	}
-	if zone, err := time.LoadLocation(name); err == nil {
+	if zone, err := location(name); err == nil {
 		l.governor.SetLocation(zone)
 	}
+}
+
+var locations sync.Map // name -> *time.Location
+
+// location is [time.LoadLocation], which reads and keeps 4 KiB each time: the
+// portals share their zones.
+func location(name string) (*time.Location, error) {
+	if zone, ok := locations.Load(name); ok {
+		return zone.(*time.Location), nil
+	}
+	zone, err := time.LoadLocation(name)
+	if err != nil {
+		return nil, err
+	}
+	locations.Store(name, zone)
+	return zone, nil
 }

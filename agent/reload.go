@@ -154,14 +154,20 @@ func (a *Agent) loadLocked(ctx context.Context, force bool) error {
 // fresh credentials in it. a.loads is held.
 func (a *Agent) swapLocked(ctx context.Context, store *credstore.Store, fresh ...*credential) error {
 	prev := a.keys.Load()
-	next, err := newKeyring(store, prev, fresh, a.newLane, time.Now())
-	if err != nil {
-		return err
+	var next *keyring
+	unchanged := prev != nil && a.store == store && len(fresh) == 0
+	if unchanged {
+		next = prev.again(time.Now())
+	} else {
+		var err error
+		if next, err = newKeyring(store, prev, fresh, a.newLane, time.Now()); err != nil {
+			return err
+		}
 	}
 	a.keys.Store(next)
 	a.store = store
 	a.refusal.Store(nil)
-	if prev != nil {
+	if prev != nil && !unchanged {
 		for slug, c := range prev.creds {
 			if n := next.credential(slug); n == nil || n.lane != c.lane {
 				c.lane.pool.Close()

@@ -31,11 +31,15 @@ func (a *Agent) confirm(ctx context.Context, c *credential) *wire.Problem {
 
 // confirmAll confirms the keyring's new tokens in the background.
 func (a *Agent) confirmAll(k *keyring) {
-	queue := make(chan *credential, len(k.creds))
+	var fresh []*credential
 	for _, slug := range k.slugs {
-		if c := k.credential(slug); c != nil {
-			queue <- c
+		if c := k.credential(slug); c != nil && c.identity.state(c.PortalID) != wire.StateReady {
+			fresh = append(fresh, c)
 		}
+	}
+	queue := make(chan *credential, len(fresh))
+	for _, c := range fresh {
+		queue <- c
 	}
 	close(queue)
 	for range min(confirmers, len(queue)) {

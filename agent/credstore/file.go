@@ -24,10 +24,19 @@ type File struct {
 
 	turn chan struct{} // holds the one Update of this process that may try the lock
 
-	mu   sync.Mutex
-	last signature // of what Load read last
+	mu     sync.Mutex
+	last   signature // of what was read last
+	loaded loaded
 
 	hooks hooks
+}
+
+// loaded is what Load or Update returned last: what of it stands in the file
+// unchanged is not read again.
+type loaded struct {
+	store *Store               // nil: nothing
+	plain sum                  // of the plaintext
+	known map[string]*standing // by slug
 }
 
 // hooks are what the package's tests replace.
@@ -90,32 +99,66 @@ func Create(ctx context.Context, path string, id *Identity, extraRecipients []st
 }
 
 // Load reads, decrypts and checks the store. It takes no lock: a half-written
-// file fails to decrypt, whole.
+// file fails to decrypt, whole. Where the file says what it said before, the
+// store is the same one.
 func (f *File) Load(ctx context.Context) (*Store, error) {
-	_, _, d, err := f.read(ctx)
+	_, _, plain, err := f.read(ctx)
 	if err != nil {
 		return nil, err
 	}
+	before, now := f.before(), sumOf(plain)
+	if before.store != nil && before.plain == now {
+		clear(plain)
+		return before.store, nil
+	}
+	d, err := f.parse(plain)
+	if err != nil {
+		return nil, err
+	}
+	f.keep(d, now)
 	d.erase()
 	return d.store, nil
 }
 
-// read returns the file's bytes, its state and what is in it, which the caller
+func (f *File) before() loaded {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.loaded
+}
+
+// keep notes what a document is that nobody edits any more.
+func (f *File) keep(d *document, plain sum) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.loaded = loaded{d.store, plain, d.fleet.bySlug}
+}
+
+// parse takes the plaintext apart, which it erases where that fails.
+func (f *File) parse(plain []byte) (*document, error) {
+	d, err := parseDocument(plain, f.before().known)
+	if err != nil {
+		clear(plain)
+		return nil, fmt.Errorf("read the store: %s: %w", f.path, err)
+	}
+	return d, nil
+}
+
+// read returns the file's bytes, its state and its plaintext, which the caller
 // erases.
-func (f *File) read(ctx context.Context) ([]byte, signature, *document, error) {
-	fail := func(err error) ([]byte, signature, *document, error) {
+func (f *File) read(ctx context.Context) (b []byte, sig signature, plain []byte, err error) {
+	fail := func(err error) ([]byte, signature, []byte, error) {
 		return nil, signature{}, nil, fmt.Errorf("read the store: %w", err)
 	}
 	b, info, err := readStable(ctx, f.path, MaxFile)
 	if err != nil {
 		return fail(err)
 	}
-	sig := signatureOf(info)
+	sig = signatureOf(info)
 	f.mu.Lock()
 	f.last = sig
 	f.mu.Unlock()
 
-	plain, err := decrypt(b, f.id.ids...)
+	plain, err = decrypt(b, f.id.ids...)
 	if err != nil {
 		var none *age.NoIdentityMatchError
 		if errors.As(err, &none) {
@@ -123,12 +166,7 @@ func (f *File) read(ctx context.Context) ([]byte, signature, *document, error) {
 		}
 		return fail(fmt.Errorf("%s cannot be decrypted: no age file, damaged, or written by half: %w", f.path, err))
 	}
-	d, err := parseDocument(plain)
-	if err != nil {
-		clear(plain)
-		return fail(fmt.Errorf("%s: %w", f.path, err))
-	}
-	return b, sig, d, nil
+	return b, sig, plain, nil
 }
 
 // Update changes the store: under the lock it reads the file afresh, lets fn
@@ -162,7 +200,11 @@ func (f *File) Update(ctx context.Context, fn func(*Edit) error) (*Store, error)
 }
 
 func (f *File) update(ctx context.Context, fn func(*Edit) error) (*Store, error) {
-	before, sig, d, err := f.read(ctx)
+	before, sig, old, err := f.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d, err := f.parse(old)
 	if err != nil {
 		return nil, err
 	}
@@ -182,7 +224,7 @@ func (f *File) update(ctx context.Context, fn func(*Edit) error) (*Store, error)
 	if err != nil {
 		return nil, fmt.Errorf("write the store: %w", err)
 	}
-	next, err := Parse(plain)
+	next, err := parseDocument(plain, d.fleet.bySlug)
 	if err != nil {
 		return nil, fmt.Errorf("write the store: %w", err)
 	}
@@ -209,5 +251,6 @@ func (f *File) update(ctx context.Context, fn func(*Edit) error) (*Store, error)
 	if err != nil {
 		return nil, fmt.Errorf("write the store: %w", err)
 	}
-	return next, nil
+	f.keep(next, sumOf(plain))
+	return next.store, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -83,16 +84,17 @@ func admit(prev, next *Store, seen int64) error {
 	if prev == nil {
 		return nil
 	}
-	there := make(map[string]bool, len(next.Entries))
-	for _, e := range next.Entries {
-		there[e.Slug.String()] = true
-	}
-	for _, r := range next.Rejected {
-		there[r.Slug] = true
-	}
 	missing := 0
+	rest := next.Entries // sorted, as prev's are
 	for _, e := range prev.Entries {
-		if !there[e.Slug.String()] {
+		slug := e.Slug.String()
+		for len(rest) > 0 && rest[0].Slug.String() < slug {
+			rest = rest[1:]
+		}
+		if len(rest) > 0 && rest[0].Slug == e.Slug {
+			continue
+		}
+		if _, rejected := slices.BinarySearchFunc(next.Rejected, slug, func(r Rejected, s string) int { return strings.Compare(r.Slug, s) }); !rejected {
 			missing++
 		}
 	}

@@ -57,6 +57,52 @@ func TestLoadRefusesUnsafeFiles(t *testing.T) {
 	}
 }
 
+// What did not change is not read again; what did is, by whatever byte.
+func TestLoadReadsWhatChanged(t *testing.T) {
+	f := newFile(t)
+	id := f.id
+	load := func(plain []byte) *Store {
+		put(t, f, f.path, plain)
+		got, err := f.Load(t.Context())
+		require.NoError(t, err)
+		want, err := (&File{path: f.path, id: id}).Load(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, want, got, "as if it were read for the first time")
+		again, err := f.Load(t.Context())
+		require.NoError(t, err)
+		require.Same(t, got, again)
+		return got
+	}
+	a, b, c := good("a", 1), good("b", 2), good("c", 3)
+	load(storeOf(a, b, c))
+	require.Len(t, load(storeOf(c, a)).Entries, 2, "one has gone")
+	require.Len(t, load(storeOf(a, good("b", 4), c)).Entries, 3, "and comes back with another token")
+	require.Len(t, load(storeOf(a, strings.ReplaceAll(b, "000000000002", "000000000005"), c)).Entries, 3)
+	require.Len(t, load(storeOf(a, good("b", 3), c)).Rejected, 2, "two claim a token")
+	require.Len(t, load(storeOf(a, b, c)).Entries, 3)
+	require.Len(t, load(storeOf(a, b, b, c)).Rejected, 1, "one stands twice")
+	require.Len(t, load(storeOf(a, b, c)).Entries, 3)
+	require.Len(t, load(storeOf(a, strings.Replace(b, `"b":`, `"c":`, 1), c)).Rejected, 1)
+	require.Len(t, load(storeOf(a, strings.Replace(b, `"portalId": 2`, `"portalId": 1`, 1), c)).Rejected, 2)
+	require.Equal(t, "UTC", load(storeOf(a, good("b", 2, `"timeZone": "UTC"`), c)).Entries[1].TimeZone)
+
+	// An update that is not written leaves no trace.
+	_, err := f.Update(t.Context(), func(e *Edit) error {
+		require.True(t, e.Remove(slug(t, "a")))
+		return errors.New("no")
+	})
+	require.Error(t, err)
+	require.Len(t, load(storeOf(a, b, c)).Entries, 3)
+	next, err := f.Update(t.Context(), func(e *Edit) error {
+		e.Remove(slug(t, "a"))
+		return nil
+	})
+	require.NoError(t, err)
+	got, err := f.Load(t.Context())
+	require.NoError(t, err)
+	require.Same(t, next, got)
+}
+
 // ownedBy is a file of another user.
 type ownedBy struct {
 	fs.FileInfo

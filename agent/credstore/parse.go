@@ -55,7 +55,7 @@ func (d *document) erase() {
 // concerns one entry rejects that entry alone; see [Store.Rejected]. No error
 // and no reason contains a token.
 func Parse(plaintext []byte) (*Store, error) {
-	d, err := parseDocument(plaintext)
+	d, err := parseDocument(plaintext, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -63,8 +63,9 @@ func Parse(plaintext []byte) (*Store, error) {
 }
 
 // parseDocument takes a store's plaintext apart. The plaintext is the
-// document's from then on.
-func parseDocument(plaintext []byte) (*document, error) {
+// document's from then on. What stands in known, by its slug, with the same
+// bytes is not read again.
+func parseDocument(plaintext []byte, known map[string]*standing) (*document, error) {
 	bad := func(format string, args ...any) (*document, error) {
 		return nil, fmt.Errorf("%w: "+format, append([]any{ErrBadStore}, args...)...)
 	}
@@ -104,8 +105,8 @@ func parseDocument(plaintext []byte) (*document, error) {
 		// The time is for people: a bad one is worth no refusal.
 		s.LastUpdated, _ = timestamp(raw)
 	}
-	f := readFleet(portals)
-	f.fill(s)
+	f, all := readFleet(portals, known)
+	f.fill(s, all)
 	return &document{top: top, portals: portals, fleet: f, store: s, buffers: [][]byte{plaintext}}, nil
 }
 

@@ -261,7 +261,7 @@ func FuzzParse(f *testing.F) {
 			require.Equal(t, wire.Printable(r.Slug), r.Slug)
 		}
 		// What was parsed survives being written.
-		d, err := parseDocument(b)
+		d, err := parseDocument(b, nil)
 		require.NoError(t, err)
 		out, err := (&Edit{doc: d}).bytes(time.Now())
 		if s.Version == maxInt {

@@ -195,7 +195,7 @@ func (b *cliBench) onboardings(ctx context.Context) error {
 		}
 		var csv strings.Builder
 		for k := range n {
-			fmt.Fprintf(&csv, "client-%d,%s,%d\n", k, upstream.Token(int64(2000+k)), 2000+k)
+			fmt.Fprintf(&csv, "client-%d,%s,%d\n", k, upstream.Token(int64(upstream.Crowd+k)), upstream.Crowd+k)
 		}
 		list := filepath.Join(i.dir, "list.csv")
 		if err := os.WriteFile(list, []byte(csv.String()), 0o600); err != nil {
