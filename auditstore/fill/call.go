@@ -34,23 +34,23 @@ var callers = []user{
 type operation struct {
 	weight             int
 	method, path, kind string
-	version            string
+	version, does      string
 }
 
 var operations = []operation{
-	{30, "GET", "/crm/v3/objects/contacts?limit=100&after=%d", "contacts", "v3"},
-	{22, "GET", "/crm/v3/objects/contacts/%d?properties=email,firstname", "contacts", "v3"},
-	{12, "POST", "/crm/v3/objects/contacts/search", "contacts", "v3"},
-	{10, "PATCH", "/crm/v3/objects/deals/%d", "deals", "v3"},
-	{6, "GET", "/crm/v3/objects/deals/%d?associations=companies", "deals", "v3"},
-	{5, "POST", "/crm/v3/objects/companies", "companies", "v3"},
-	{5, "POST", "/crm/v3/objects/contacts/batch/update", "contacts", "v3"},
-	{4, "POST", "/crm/v3/objects/2-1234567/batch/read", "2-1234567", "v3"},
-	{3, "PUT", "/crm/v4/objects/contacts/%d/associations/default/companies/%d", "contacts", "v4"},
-	{3, "DELETE", "/crm/v3/objects/tickets/%d", "tickets", "v3"},
-	{2, "GET", "/crm/v3/owners?limit=100", "owners", "v3"},
-	{2, "GET", "/crm/objects/2026-03/companies/%d", "companies", "2026-03"},
-	{2, "GET", "/marketing/v3/forms?limit=50", "", "v3"},
+	{30, "GET", "/crm/v3/objects/contacts?limit=100&after=%d", "contacts", "v3", "read"},
+	{22, "GET", "/crm/v3/objects/contacts/%d?properties=email,firstname", "contacts", "v3", "read"},
+	{12, "POST", "/crm/v3/objects/contacts/search", "contacts", "v3", "search"},
+	{10, "PATCH", "/crm/v3/objects/deals/%d", "deals", "v3", "update"},
+	{6, "GET", "/crm/v3/objects/deals/%d?associations=companies", "deals", "v3", "read"},
+	{5, "POST", "/crm/v3/objects/companies", "companies", "v3", "create"},
+	{5, "POST", "/crm/v3/objects/contacts/batch/update", "contacts", "v3", "update"},
+	{4, "POST", "/crm/v3/objects/2-1234567/batch/read", "2-1234567", "v3", "read"},
+	{3, "PUT", "/crm/v4/objects/contacts/%d/associations/default/companies/%d", "contacts", "v4", "update"},
+	{3, "DELETE", "/crm/v3/objects/tickets/%d", "tickets", "v3", "delete"},
+	{2, "GET", "/crm/v3/owners?limit=100", "owners", "v3", "read"},
+	{2, "GET", "/crm/objects/2026-03/companies/%d", "companies", "2026-03", "read"},
+	{2, "GET", "/marketing/v3/forms?limit=50", "", "v3", "read"},
 }
 
 // happen makes a call that begins at that time, and what else is due.
@@ -98,7 +98,7 @@ func (g *generator) choose(c *Call, rec *chain.Record) {
 			c.ObjectID = id
 		}
 	}
-	c.Method, c.ObjectType = op.method, op.kind
+	c.Method, c.ObjectType, c.Operation = op.method, op.kind, op.does
 	rec.Method, rec.Path, rec.ObjectType, rec.ObjectID, rec.APIVersion = op.method, path, op.kind, c.ObjectID, op.version
 }
 

@@ -29,8 +29,9 @@ type Call struct {
 	PortalID   int64
 	At         time.Time // of its first record
 	Method     string
+	Operation  string // read, search, create, update or delete
 	ObjectType string
-	ObjectID   string
+	ObjectID   string // of the path, or that HubSpot gave to what it made
 	Caller     *chain.Caller
 	Reason     string
 	Token      string // fingerprint
@@ -41,8 +42,18 @@ type Call struct {
 	Timed                       bool // there is a duration
 	RequestBytes, ResponseBytes int64
 	Denied, Interrupted, Agent  bool
+	Code                        string // why it was refused or has no answer
+	Tries                       []Try
 
 	pending int
+}
+
+// A Try is one attempt of a call.
+type Try struct {
+	Sent, Ended time.Time
+	Status      int // 0: no answer
+	Bytes       int64
+	Left        *int64 // of the day's calls, as HubSpot said
 }
 
 // Failed reports whether the call counts as an error.
@@ -227,15 +238,20 @@ func (c *Call) note(r *chain.Record, at time.Time) {
 	case chain.CallIntent:
 		c.Attempts++
 		c.Status = 0
+		c.Tries = append(c.Tries, Try{Sent: wire.At(at).Time})
 	case chain.CallOutcome:
 		c.Status, c.Timed = r.StatusCode, true
+		c.ObjectID, c.Code = r.ObjectID, r.Error
+		last := &c.Tries[len(c.Tries)-1]
+		last.Ended, last.Status, last.Bytes, last.Left = wire.At(at).Time, r.StatusCode, *r.ResponseBytes, r.RateLimitRemaining
 		c.DurationMs += *r.DurationMs
 		c.RequestBytes += *r.RequestBytes
 		c.ResponseBytes += *r.ResponseBytes
 	case chain.CallDenied:
-		c.Denied = true
+		c.Denied, c.Code = true, r.Error
 	case chain.CallInterrupted:
-		c.Interrupted, c.Status = true, 0
+		c.Interrupted, c.Status, c.Code = true, 0, "interrupted"
+		c.Tries[len(c.Tries)-1].Ended = wire.At(at).Time
 	default:
 	}
 }
@@ -264,6 +280,7 @@ func (g *generator) burst(at time.Time) error {
 			rec.Kind = chain.CallInterrupted
 			rec.StatusCode, rec.DurationMs, rec.RequestBytes, rec.ResponseBytes = 0, nil, nil, nil
 			rec.NumErrors, rec.CorrelationID, rec.RateLimitRemaining, rec.Error = 0, "", nil, ""
+			rec.ObjectID = s.call.ObjectID // nobody knows what HubSpot made
 			if err := g.put(rec); err != nil {
 				return err
 			}

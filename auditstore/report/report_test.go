@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 	_ "time/tzdata"
@@ -36,17 +37,23 @@ type tally struct {
 	agent                                                 wire.ReportCounts
 	rows                                                  map[string][3]int64 // calls, errors, average
 	rowMs                                                 map[string][2]int64
-	tokens                                                map[string]int64
+	codes                                                 map[string]int64
+	tokens                                                map[string]*wire.ReportToken
+	quota                                                 map[string]*wire.ReportQuota
+	objects                                               map[string]*wire.ReportObjects
+	named                                                 map[[2]string]bool
+	breach                                                map[[2]string]*wire.BreachObject
 }
 
 func newTally() *tally {
 	m := func() map[string]wire.ReportCounts { return map[string]wire.ReportCounts{} }
 	return &tally{day: m(), method: m(), kind: m(), caller: m(), reason: m(), operation: m(), process: m(),
-		rows: map[string][3]int64{}, rowMs: map[string][2]int64{}, tokens: map[string]int64{}}
+		rows: map[string][3]int64{}, rowMs: map[string][2]int64{}, codes: map[string]int64{},
+		tokens: map[string]*wire.ReportToken{}, quota: map[string]*wire.ReportQuota{},
+		objects: map[string]*wire.ReportObjects{}, named: map[[2]string]bool{}, breach: map[[2]string]*wire.BreachObject{}}
 }
 
-var operationOf = map[string]string{"GET": "read", "PATCH": "update", "PUT": "update", "DELETE": "delete"}
-
+// add counts a call that began in the period.
 func (c *tally) add(call fill.Call, zone *time.Location) {
 	n := wire.ReportCounts{Attempts: int64(call.Attempts), RequestBytes: call.RequestBytes, ResponseBytes: call.ResponseBytes}
 	switch {
@@ -75,21 +82,29 @@ func (c *tally) add(call fill.Call, zone *time.Location) {
 		user = strconv.Itoa(call.Caller.UID)
 	}
 	for at, m := range map[string]map[string]wire.ReportCounts{
-		date: c.day, call.Method: c.method, kind: c.kind, user: c.caller, "reason:" + call.Reason: c.reason, call.Caller.Exe + call.Caller.Unit + user: c.process,
+		date: c.day, call.Method: c.method, kind: c.kind, user: c.caller, "reason:" + call.Reason: c.reason, call.Operation: c.operation,
+		call.Caller.Exe + call.Caller.Unit + user: c.process,
 	} {
 		sum := m[at]
 		plus(&sum, n)
 		m[at] = sum
 	}
-	if op, ok := operationOf[call.Method]; ok {
-		sum := c.operation[op]
-		plus(&sum, n)
-		c.operation[op] = sum
+	switch {
+	case call.Code != "":
+		c.codes[call.Code]++
+	case call.Failed():
+		c.codes[strconv.Itoa(call.Status)]++
 	}
 	if call.Denied {
 		return
 	}
-	c.tokens[call.Token]++
+	token := c.tokens[call.Token]
+	if token == nil {
+		token = &wire.ReportToken{Fingerprint: call.Token, First: wire.At(call.At)}
+		c.tokens[call.Token] = token
+	}
+	token.Calls++
+	token.Last = wire.At(call.At)
 	key := date + " " + call.Method + " " + kind
 	row, ms := c.rows[key], c.rowMs[key]
 	row[0]++
@@ -100,6 +115,76 @@ func (c *tally) add(call fill.Call, zone *time.Location) {
 		row[2] = int64(float64(ms[1])/float64(ms[0]) + 0.5)
 	}
 	c.rows[key], c.rowMs[key] = row, ms
+	c.touch(call, kind)
+}
+
+// touch counts what the call's last attempt did to the portal's objects, and
+// what each of them could have done.
+func (c *tally) touch(call fill.Call, kind string) {
+	changes := call.Operation == "create" || call.Operation == "update" || call.Operation == "delete"
+	if call.Status < 400 || call.Status >= 500 {
+		o := c.objects[kind]
+		if o == nil {
+			o = &wire.ReportObjects{ObjectType: kind}
+			c.objects[kind] = o
+		}
+		switch {
+		case call.Status == 0 || call.Status >= 500:
+			o.Uncertain++
+		case changes:
+			o.Changes++
+		default:
+			o.Reads++
+		}
+		if id := [2]string{kind, call.ObjectID}; call.ObjectID != "" && !c.named[id] {
+			c.named[id] = true
+			o.Named++
+		}
+	}
+	for _, try := range call.Tries {
+		if try.Status >= 400 && try.Status < 500 {
+			continue
+		}
+		o := c.breach[[2]string{kind, call.ObjectID}]
+		if o == nil {
+			o = &wire.BreachObject{ObjectType: kind, ObjectID: call.ObjectID, First: wire.At(call.At)}
+			c.breach[[2]string{kind, call.ObjectID}] = o
+		}
+		switch {
+		case try.Status == 0 || try.Status >= 500:
+			o.Uncertain++
+		case changes:
+			o.Changes++
+		default:
+			o.Reads++
+		}
+		o.ResponseBytes += try.Bytes
+		if try.Ended.After(o.Last.Time) {
+			o.Last = wire.At(try.Ended)
+		}
+	}
+}
+
+// spend counts what a call took of the portal's quota in the period, whenever
+// it began.
+func (c *tally) spend(call fill.Call, in func(time.Time) bool, zone *time.Location) {
+	day := func(at time.Time) *wire.ReportQuota {
+		date := at.In(zone).Format(time.DateOnly)
+		if c.quota[date] == nil {
+			c.quota[date] = &wire.ReportQuota{Date: date}
+		}
+		return c.quota[date]
+	}
+	for _, try := range call.Tries {
+		if in(try.Sent) {
+			day(try.Sent).Used++
+		}
+		if try.Left != nil && in(try.Ended) {
+			if d := day(try.Ended); d.Remaining == nil || *d.Remaining > *try.Left {
+				d.Remaining = try.Left
+			}
+		}
+	}
 }
 
 func plus(sum *wire.ReportCounts, n wire.ReportCounts) {
@@ -139,11 +224,15 @@ func TestReportFigures(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	var calls []fill.Call
+	events := map[string][]string{}
 	n := 0
 	require.NoError(t, fill.Generate(fill.Config{Seed: 11, Slugs: 8, Records: records(t), Start: start, End: start.AddDate(0, 1, 0), Kills: 9},
 		func(r chain.Record) error {
 			if n++; n%4096 == 0 {
 				require.NoError(t, s.Flush(t.Context()))
+			}
+			if r.CallID == "" {
+				events[r.ClientSlug] = append(events[r.ClientSlug], eventLine(string(r.Kind), r.TS, r.TokenFingerprint, r.Reason, r.Error))
 			}
 			return s.AppendLazy(r)
 		}, func(c fill.Call) { calls = append(calls, c) }))
@@ -161,10 +250,12 @@ func TestReportFigures(t *testing.T) {
 	check := func(slug string, o report.Options) *wire.Report {
 		o.Slug = slug
 		want := newTally()
+		in := func(at time.Time) bool { return !at.Before(o.From) && (o.To.IsZero() || at.Before(o.To)) }
 		for _, c := range bySlug[slug] {
-			if !c.At.Before(o.From) && (o.To.IsZero() || c.At.Before(o.To)) {
+			if in(c.At) {
 				want.add(c, o.Zone)
 			}
+			want.spend(c, in, o.Zone)
 		}
 		got := reportOf(t, s, o)
 		compare(t, want, got)
@@ -172,6 +263,11 @@ func TestReportFigures(t *testing.T) {
 	}
 	for slug := range bySlug {
 		got := check(slug, month)
+		var lines []string
+		for _, e := range got.Events {
+			lines = append(lines, eventLine(e.Kind, e.TS, e.TokenFingerprint, e.Reason, e.Error))
+		}
+		require.Equal(t, events[slug], lines)
 		plus(&all, got.Totals)
 		tokens += len(got.Tokens)
 	}
@@ -188,6 +284,20 @@ func TestReportFigures(t *testing.T) {
 	require.Greater(t, all.Attempts, all.Calls)
 	require.Greater(t, tokens, len(bySlug), "tokens were rotated")
 	t.Logf("%d calls of %d clients, %d errors, %d refused, %d interrupted", all.Calls, len(bySlug), all.Errors, all.Denied, all.Interrupted)
+
+	// What a breach of all the log could have reached.
+	want := newTally()
+	for _, c := range bySlug[quiet] {
+		if !c.Denied && !c.Agent {
+			want.add(c, time.UTC)
+		}
+	}
+	got := reportOf(t, s, report.Options{Slug: quiet, Zone: time.UTC, Breach: true})
+	require.Len(t, got.Breach.Objects, len(want.breach))
+	for _, o := range got.Breach.Objects {
+		o.Callers, o.Tokens, o.Paths = nil, nil, nil
+		require.Equal(t, *want.breach[[2]string{o.ObjectType, o.ObjectID}], o)
+	}
 
 	// Days add up: what is on no day is in no report, and what is on one day
 	// is on no other.
@@ -234,21 +344,67 @@ func compare(t *testing.T, want *tally, got *wire.Report) {
 	require.Equal(t, want.caller, caller)
 	require.Equal(t, want.reason, reason)
 	require.Equal(t, want.process, process)
+	operation := map[string]wire.ReportCounts{}
 	for _, x := range got.ByOperation {
-		if n, ok := want.operation[x.Operation]; ok && x.Operation != "read" && x.Operation != "update" { // of which POSTs are a part
-			require.Equal(t, n, x.ReportCounts, x.Operation)
-		}
+		operation[x.Operation] = x.ReportCounts
 	}
+	require.Equal(t, want.operation, operation)
 	rows := map[string][3]int64{}
 	for _, r := range got.Rows {
 		rows[r.Date+" "+r.Method+" "+r.ObjectType] = [3]int64{r.CallCount, r.ErrorCount, r.AvgDurationMs}
 	}
 	require.Equal(t, want.rows, rows)
-	tokens := map[string]int64{}
-	for _, x := range got.Tokens {
-		tokens[x.Fingerprint] = x.Calls
+	codes, tokens := map[string]int64{}, map[string]*wire.ReportToken{}
+	for _, x := range got.ByCode {
+		codes[x.Code] = x.Calls
 	}
+	for _, x := range got.Tokens {
+		tokens[x.Fingerprint] = &x
+	}
+	require.Equal(t, want.codes, codes)
 	require.Equal(t, want.tokens, tokens)
+	quota, objects := map[string]*wire.ReportQuota{}, map[string]*wire.ReportObjects{}
+	for _, x := range got.Quota {
+		quota[x.Date] = &x
+	}
+	for _, x := range got.Objects {
+		objects[x.ObjectType] = &x
+	}
+	require.Equal(t, want.quota, quota)
+	require.Equal(t, want.objects, objects)
+	compareArticle30(t, want, got.Article30)
+}
+
+func compareArticle30(t *testing.T, want *tally, got wire.ReportArticle30) {
+	t.Helper()
+	purposes, recipients := map[string]int64{}, map[string]int64{}
+	for reason, n := range want.reason {
+		if reason != "reason:" && n.Calls > 0 {
+			purposes[reason] = n.Calls
+		}
+	}
+	for process, n := range want.process {
+		if n.ResponseBytes > 0 {
+			recipients[process] = n.ResponseBytes
+		}
+	}
+	require.Equal(t, want.reason["reason:"].Calls, got.WithoutReason)
+	for _, x := range got.Purposes {
+		require.Equal(t, purposes["reason:"+x.Reason], x.Calls)
+	}
+	for _, x := range got.Recipients {
+		require.Equal(t, recipients[x.Exe+x.Unit+x.Caller], x.ResponseBytes)
+	}
+	for _, x := range got.Categories {
+		o := want.objects[x.ObjectType]
+		require.Equal(t, [2]int64{o.Reads, o.Changes}, [2]int64{x.Reads, x.Changes})
+	}
+	require.Equal(t, []int{len(purposes), len(recipients), len(want.objects)}, []int{len(got.Purposes), len(got.Recipients), len(got.Categories)})
+}
+
+// eventLine is what an event says, but for its number and caller.
+func eventLine(kind string, at wire.Time, more ...string) string {
+	return strings.Join(append([]string{kind, at.String()}, more...), " ")
 }
 
 // one is a record of a call at a time of the day.
