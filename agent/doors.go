@@ -17,8 +17,12 @@ const (
 	recountAfter = time.Second
 
 	// settle is how long a connection has for its request before another one
-	// may take its place. Until then accepting waits.
-	settle = 100 * time.Millisecond
+	// may take its place. Until then accepting waits, so it is short: what has
+	// sent its request, and was not served yet, is not asked to go.
+	settle = 5 * time.Millisecond
+
+	// maxAsking bounds the look for a connection that has not sent its request.
+	maxAsking = 16
 )
 
 // doors bounds the connections. Where there are too many, the one that has
@@ -118,19 +122,28 @@ func (d *doors) evictLocked(uid int, anyone bool) (*guardedConn, time.Duration) 
 			}
 		}
 	}
-	if l == nil || l.Len() == 0 {
-		return nil, 0
+	for range maxAsking {
+		if l == nil || l.Len() == 0 {
+			break
+		}
+		c := l.Front().Value.(*guardedConn)
+		now := time.Now()
+		if wait := settle - now.Sub(c.waiting); wait > 0 {
+			return nil, wait
+		}
+		if c.asks() { // nobody has got round to it yet
+			l.MoveToBack(c.waits)
+			c.waiting = now
+			continue
+		}
+		l.Remove(c.waits)
+		c.waits = nil
+		c.gone = true
+		d.since-- // its descriptor is about to be closed
+		d.leaveLocked(c)
+		return c, 0
 	}
-	c := l.Front().Value.(*guardedConn)
-	if wait := settle - time.Since(c.waiting); wait > 0 {
-		return nil, wait
-	}
-	l.Remove(c.waits)
-	c.waits = nil
-	c.gone = true
-	d.since-- // its descriptor is about to be closed
-	d.leaveLocked(c)
-	return c, 0
+	return nil, 0
 }
 
 func (d *doors) waitLocked(c *guardedConn) {
@@ -181,6 +194,7 @@ func (d *doors) work(c *guardedConn) (done func(), ok bool) {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		if !c.left {
+			c.asked.Store(false)
 			d.waitLocked(c)
 		}
 	}, true

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/hsagent/hsagentd/agent/peer"
 	"github.com/hsagent/hsagentd/auditstore/chain"
 )
@@ -44,6 +46,7 @@ type guardedConn struct {
 
 	buf   []byte                 // net/http's own, through which it reads heads and the beginning of bodies
 	fault atomic.Pointer[string] // what was wrong, once something was
+	asked atomic.Bool            // a whole head was read since the last request was served
 	scan  framing                // used by whoever reads: net/http reads one at a time
 }
 
@@ -67,13 +70,45 @@ func (c *guardedConn) Read(b []byte) (int, error) {
 		return n, err
 	}
 	inBody := c.scan.state != inHead
-	if what := c.scan.feed(b[:n]); what != "" {
+	what := c.scan.feed(b[:n])
+	if c.scan.heads > 0 {
+		c.scan.heads = 0
+		c.asked.Store(true)
+	}
+	if what != "" {
 		c.fault.Store(&what)
 		if inBody && c.scan.state != inHead {
 			return 0, errFraming
 		}
 	}
 	return n, err
+}
+
+// asks reports whether a request is there that was not served yet, or the
+// beginning of one that was not even read.
+func (c *guardedConn) asks() bool {
+	if c.asked.Load() {
+		return true
+	}
+	uc, ok := c.Conn.(*net.UnixConn)
+	return ok && receive(uc, unix.MSG_PEEK) > 0
+}
+
+// receive takes what has arrived, up to some KiB, without waiting for more, and
+// returns how many bytes that is.
+func receive(conn *net.UnixConn, flags int) (n int) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	buf := make([]byte, 4<<10)
+	defer clear(buf) // a token may be on its way in
+	// Not raw.Read, which waits for whoever reads at the moment.
+	cerr := raw.Control(func(fd uintptr) { n, _, err = unix.Recvfrom(int(fd), buf, flags|unix.MSG_DONTWAIT) })
+	if cerr != nil || err != nil {
+		return 0
+	}
+	return n
 }
 
 // eraseBuffer erases what was read of the connection and is still in net/http's
@@ -106,6 +141,7 @@ type framing struct {
 	line  []byte // of the head or the chunk framing, so far
 	left  int64  // bytes of the body or the chunk
 
+	heads   int  // that have ended; whoever feeds sets it back
 	lines   int  // of this head
 	http11  bool // says its first line
 	hosts   int
@@ -232,6 +268,7 @@ func is(b []byte, s string) bool {
 
 func (f *framing) endHead() string {
 	f.lines = 0
+	f.heads++
 	switch {
 	case f.hosts != 1:
 		return "the Host header is missing or given twice"

@@ -45,7 +45,7 @@ func (l *peerListener) Accept() (net.Conn, error) {
 		c := &guardedConn{Conn: conn, caller: caller, audited: auditCaller(caller), made: time.Now(), readOnly: l.readOnly}
 		if problem := l.agent.doors.enter(c, l.agent.mayManage(caller)); problem != nil {
 			l.agent.refused.count(problem.Code)
-			refuseConn(conn, problem)
+			l.agent.refuseConn(uc, problem)
 			continue
 		}
 		return c, nil
@@ -76,14 +76,34 @@ func (a *Agent) turnAway(conn *net.UnixConn, caller *peer.Caller) {
 	a.recordDenial(a.ctx, rec)
 	a.log.Warn("connection refused", "caller_uid", caller.UID, "caller_pid", caller.PID)
 	answerUnread(conn, p)
-	a.linger(conn)
+	a.linger(conn, maxLingering)
+}
+
+// refuseConn answers a connection for which there is no place, and closes it.
+// What its client has sent is taken off, or the kernel would tell it of a broken
+// connection instead of the answer.
+func (a *Agent) refuseConn(conn *net.UnixConn, p *wire.Problem) {
+	answerUnread(conn, p)
+	taken := 0
+	for taken < maxHeader {
+		n := receive(conn, 0)
+		if n == 0 {
+			break
+		}
+		taken += n
+	}
+	if taken > 0 {
+		_ = conn.Close() // it has its answer
+		return
+	}
+	a.linger(conn, maxLingering/4) // places are rare
 }
 
 // linger closes a connection that has its answer. Many clients see nothing but
 // a broken connection where it is closed before they have sent their request;
 // so a few at a time are kept for a moment, in which nobody reads from them.
-func (a *Agent) linger(conn *net.UnixConn) {
-	if a.lingering.Add(1) > maxLingering || conn.CloseWrite() != nil {
+func (a *Agent) linger(conn *net.UnixConn, most int64) {
+	if a.lingering.Add(1) > most || conn.CloseWrite() != nil {
 		a.lingering.Add(-1)
 		_ = conn.Close() // it is refused anyway
 		return
@@ -94,12 +114,7 @@ func (a *Agent) linger(conn *net.UnixConn) {
 	})
 }
 
-// refuseConn answers a connection without reading from it, and closes it.
-func refuseConn(conn net.Conn, p *wire.Problem) {
-	answerUnread(conn, p)
-	_ = conn.Close() // it is refused anyway
-}
-
+// answerUnread answers a connection of which nothing was read.
 func answerUnread(conn net.Conn, p *wire.Problem) {
 	body := encodeProblem(p)
 	_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // the answer fits the socket's buffer

@@ -59,13 +59,16 @@ func TestThreat46ConnectionsAtWork(t *testing.T) {
 	r := newRig(t, rigOptions{quiet: true})
 	r.ready(3)
 	r.http().DisableKeepAlives = true
-	for range 512 {
+	work := func() {
 		conn := r.dial()
 		_, err := io.WriteString(conn, "GET /v1/audit/records?follow=true&limit=1&after=999999 HTTP/1.1\r\nHost: hsagent\r\n\r\n")
 		require.NoError(t, err)
 		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		require.NoError(t, err)
 		require.Equal(t, 200, resp.StatusCode)
+	}
+	for range 512 {
+		work()
 	}
 	for range 20 { // more than there are to spare: each makes room when it ends
 		eventually(t, func() bool { return r.metric("hsagent_connections") == 513 }, "the ones before have ended")
@@ -74,6 +77,31 @@ func TestThreat46ConnectionsAtWork(t *testing.T) {
 	}
 	r.call("client-0", "GET", contacts, nil).refused(t, wire.CodeBusy)
 	require.Empty(t, r.came(), "a connection to spare makes no calls")
+
+	eventually(t, func() bool { return r.metric("hsagent_connections") == 513 }, "the ones before have ended")
+	for range 16 {
+		work()
+	}
+	for i := range 50 { // nobody gets in; who asks is told so
+		conn := r.dial()
+		br := bufio.NewReader(conn)
+		late := i < 4 // a client that sends its request only now
+		if late {
+			_, err := br.Peek(1)
+			require.NoError(t, err)
+		}
+		_, err := io.WriteString(conn, "GET /v1/status HTTP/1.1\r\nHost: hsagent\r\n\r\n")
+		if late {
+			require.NoError(t, err, "it sees a broken connection instead of the answer")
+		}
+		resp, err := http.ReadResponse(br, nil)
+		require.NoError(t, err)
+		require.Equal(t, string(wire.CodeBusy), resp.Header.Get(wire.HeaderError))
+		body, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		require.Contains(t, string(body), "connections at work")
+		require.NoError(t, conn.Close())
+	}
 }
 
 func TestThreat47DescriptorsRunOut(t *testing.T) {

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"syscall"
+	"time"
 )
 
 // An exchange makes each request on a connection of its own, with no more
@@ -18,7 +20,7 @@ type exchange struct{ socket string }
 // closed with the answer's body.
 func (x exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
-	conn, err := new(net.Dialer).DialContext(ctx, "unix", x.socket)
+	conn, err := x.dial(ctx)
 	if err != nil {
 		if req.Body != nil {
 			_ = req.Body.Close() // a RoundTripper has to; nothing was read
@@ -34,6 +36,25 @@ func (x exchange) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	a.ReadCloser, resp.Body = resp.Body, a
 	return resp, nil
+}
+
+// queueWait is how long a client tries to get into the socket's queue.
+const queueWait = 2 * time.Second
+
+// dial connects. The kernel turns away who comes while the socket's queue is
+// full; the agent takes what waits there in no time.
+func (x exchange) dial(ctx context.Context) (net.Conn, error) {
+	for deadline := time.Now().Add(queueWait); ; {
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", x.socket)
+		if !errors.Is(err, syscall.EAGAIN) || time.Now().After(deadline) {
+			return conn, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(time.Millisecond):
+		}
+	}
 }
 
 // An answer is the body of one, and its connection.
