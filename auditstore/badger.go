@@ -138,7 +138,7 @@ func (l *badgerLog) Debugf(format string, args ...any) { l.at(slog.LevelDebug, f
 // unbornFiles lists memtables and value logs without a byte. Badger gives a
 // new file its size before it writes to it, and does not open one of which a
 // kill came in between. If a file that had records was emptied, the tree and
-// the witness tell.
+// the write-ahead log tell.
 func unbornFiles(dir string) (unborn []string, err error) {
 	for _, pattern := range []string{"*.mem", "*.vlog"} {
 		paths, err := filepath.Glob(filepath.Join(dir, pattern))

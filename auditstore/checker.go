@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 
 	badger "github.com/dgraph-io/badger/v4"
@@ -16,12 +15,11 @@ import (
 
 // A checker verifies a stretch of the log.
 type checker struct {
-	txn     *badger.Txn
-	report  *chain.Report
-	each    func(stored []byte) error // called with every good record, those of a slug in their order
-	days    *dayChecker               // nil: do not check the days
-	batches uint64                    // the size from which on the witness lists each batch
-	states  *statements
+	txn    *badger.Txn
+	report *chain.Report
+	each   func(stored []byte) error // called with every good record, those of a slug in their order
+	days   *dayChecker               // nil: do not check the days
+	states *statements
 
 	want    map[uint64][]expected
 	lost    map[string]bool // whose roots differ
@@ -33,15 +31,8 @@ type expected struct {
 	who  string
 }
 
-// witness is who among those expected knows where batches end.
-const witnessed = "the witness"
-
-func endsBatch(want []expected) bool {
-	return slices.ContainsFunc(want, func(e expected) bool { return e.who == witnessed })
-}
-
 func newChecker(txn *badger.Txn, r *chain.Report) *checker {
-	return &checker{txn: txn, report: r, batches: math.MaxUint64, want: make(map[uint64][]expected), lost: make(map[string]bool)}
+	return &checker{txn: txn, report: r, want: make(map[uint64][]expected), lost: make(map[string]bool)}
 }
 
 // expect has the root compared when the tree has that size.
@@ -93,7 +84,6 @@ func (c *checker) run(ctx context.Context, from, to uint64, progress func(done, 
 // grow adds the window's leaves to the tree. Where a stored hash is wrong it
 // goes on with that one, so that each damage is named once.
 func (c *checker) grow(tree *chain.Tree, p *part) {
-	before := c.want[p.lo]
 	for i := range p.rows {
 		r, seq := &p.rows[i], p.lo+uint64(i)
 		var leaf chain.Hash
@@ -114,11 +104,8 @@ func (c *checker) grow(tree *chain.Tree, p *part) {
 				}
 			}
 		}
-		if seq >= c.batches && len(r.hashes) > 0 && r.first != endsBatch(before) {
-			c.report.Add(seq, chain.BadIndex, "the witness saw another batch begin")
-		}
-		if before = c.want[seq+1]; before != nil {
-			c.compare(tree, before)
+		if want := c.want[seq+1]; want != nil {
+			c.compare(tree, want)
 		}
 		if c.days != nil && len(r.hashes) > 0 {
 			c.days.record(c, seq, &r.entry)

@@ -67,30 +67,26 @@ func (s *Store) Key() string {
 	return s.sign.keys[0].Verifier()
 }
 
-// checkpoint signs the tree and puts the note into the transaction.
-func (s *Store) checkpoint(txn *badger.Txn) error {
-	g := &s.sign
+// sign adds a checkpoint to a seal.
+func (g *signer) sign(s *sealed) error {
 	if g.keys == nil {
 		return nil
 	}
-	c := chain.Checkpoint{Origin: g.keys[0].Name(), Size: s.seq.tree.Size(), Root: s.seq.tree.Root()}
+	c := chain.Checkpoint{Origin: g.keys[0].Name(), Size: s.seal.size, Root: s.seal.root}
 	note, err := c.Sign(g.keys)
 	if err != nil {
 		return err
 	}
-	err = txn.Set([]byte(checkpointKey), []byte(note))
+	s.note = note
 	if g.stale {
-		err = errors.Join(err, txn.Set([]byte(keysKey), []byte(strings.Join(g.keys.Verifiers(), "\n"))))
-	}
-	if err != nil {
-		return fmt.Errorf("keep a checkpoint: %w", err)
+		s.keys = strings.Join(g.keys.Verifiers(), "\n")
 	}
 	g.due, g.stale, g.signed = note, false, c.Size
 	return nil
 }
 
 // handOut passes on a checkpoint that has become durable. The copy in the
-// log's directory is not synced: the database has the same, and the file is
+// log's directory is not synced: the write-ahead log has the same, and the file is
 // behind it at most.
 func (s *Store) handOut() {
 	g := &s.sign

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -18,8 +19,6 @@ type dir struct {
 	path string
 	lock *os.File
 	held []heldFile
-
-	values string // of Badger's value log, in memory; "": there is none
 }
 
 // A heldFile is an open file and the path that must still lead to it.
@@ -128,5 +127,22 @@ func (d *dir) close() error {
 	for _, h := range d.held {
 		errs = append(errs, h.f.Close())
 	}
-	return errors.Join(append(errs, d.dropValueDir(), d.lock.Close())...)
+	return errors.Join(append(errs, d.lock.Close())...)
+}
+
+// syncDir makes the names in a directory durable.
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func exists(path string) (bool, error) {
+	_, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
 }

@@ -24,7 +24,7 @@ func (s *Store) Prove(ctx context.Context, seq uint64) (*chain.Proof, error) {
 	if seq >= c.Size {
 		return nil, fmt.Errorf("%w: the log has records 0 to %d", chain.ErrNoRecord, c.Size-1)
 	}
-	done, err := s.reading()
+	_, done, err := s.reading(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +80,7 @@ func (s *Store) Export(ctx context.Context, slug wire.Slug, from, to time.Time, 
 	if err != nil {
 		return err
 	}
-	done, err := s.reading()
+	_, done, err := s.reading(ctx)
 	if err != nil {
 		return err
 	}

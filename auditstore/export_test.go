@@ -2,7 +2,9 @@ package auditstore
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"os"
 	"time"
 
 	badger "github.com/dgraph-io/badger/v4"
@@ -12,8 +14,8 @@ import (
 // SetNow replaces the clock.
 func (c *Config) SetNow(now func() time.Time) { c.now = now }
 
-// BreakWitness makes the next write of the witness fail.
-func (s *Store) BreakWitness() error { return s.witness.f.Close() }
+// BreakWAL makes the next write of the write-ahead log fail.
+func (s *Store) BreakWAL() error { f, _ := s.wal.file(); return f.Close() }
 
 // BadgerOptions are those that Open uses.
 func BadgerOptions(dir string) badger.Options {
@@ -23,9 +25,35 @@ func BadgerOptions(dir string) badger.Options {
 // SetMinFree makes the disk look full, or not.
 func (s *Store) SetMinFree(n uint64) { s.minFree.Store(n) }
 
-// RotateWitnessNext has the witness start anew with the next batch. Nothing
-// may be appended meanwhile.
-func (s *Store) RotateWitnessNext() { s.witness.size = maxWitness + 1 }
+// MaxSegment is the size at which the write-ahead log goes on in its other file.
+const MaxSegment = maxSegment
+
+// SetFillLag is how long the write-ahead log may be ahead of the database.
+func (c *Config) SetFillLag(d time.Duration) { c.fillLag = d }
+
+// WALHead is the head of a write-ahead log's file.
+func WALHead(size uint64, root chain.Hash) []byte {
+	return appendHead(nil, 1<<63, sighting{size, root})
+}
+
+// WALFrames tells where the frames in a file of the write-ahead log begin, and
+// where the last one ends.
+func WALFrames(path string) (at []int64, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	r, _, err := newSegmentReader(f)
+	for err == nil {
+		at = append(at, r.end)
+		_, err = r.next()
+	}
+	if errors.Is(err, errTorn) {
+		err = nil
+	}
+	return at, err
+}
 
 // SealNow does what the timer does a minute after the last record.
 func (s *Store) SealNow() { s.sealTime() }
@@ -37,5 +65,9 @@ func CheckIn(ctx context.Context, c Config, txn *badger.Txn) (chain.Report, erro
 	if err != nil {
 		return chain.Report{}, err
 	}
-	return checkIn(ctx, &c, f, txn)
+	t := newTail()
+	if err := t.readDatabase(ctx, txn, f); err != nil {
+		return chain.Report{}, err
+	}
+	return checkIn(ctx, &c, f, txn, t)
 }

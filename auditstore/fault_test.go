@@ -21,7 +21,7 @@ func TestThreat05Shut(t *testing.T) {
 	s := open(t, t.TempDir())
 	_, err := s.Append(t.Context(), chain.Record{Kind: chain.AgentStarted})
 	require.NoError(t, err)
-	require.NoError(t, s.BreakWitness())
+	require.NoError(t, s.BreakWAL())
 	var wg sync.WaitGroup
 	for range 16 {
 		wg.Go(func() {
@@ -37,7 +37,7 @@ func TestThreat05Shut(t *testing.T) {
 	require.ErrorIs(t, s.AppendLazy(chain.Record{Kind: chain.AgentLocked}), auditstore.ErrUnavailable)
 	require.ErrorIs(t, s.Flush(t.Context()), auditstore.ErrUnavailable)
 	require.ErrorIs(t, s.Wait(t.Context(), 0), auditstore.ErrUnavailable)
-	require.Contains(t, s.Status().LastError, "witness")
+	require.Contains(t, s.Status().LastError, "wal.0")
 	require.Equal(t, uint64(1), s.Status().Durable)
 	require.Len(t, all(t, s, chain.Filter{}), 1, "what was durable can be read")
 }
@@ -76,10 +76,10 @@ func TestThreat58Deleted(t *testing.T) {
 	}{
 		{"all", os.RemoveAll},
 		{"the database", func(dir string) error { return os.RemoveAll(filepath.Join(dir, "badger")) }},
-		{"the witness", func(dir string) error { return os.Remove(filepath.Join(dir, "witness")) }},
+		{"the write-ahead log", func(dir string) error { return os.Remove(filepath.Join(dir, "wal.0")) }},
 		{"renamed", func(dir string) error { return os.Rename(dir, dir+".old") }},
 		{"replaced", func(dir string) error {
-			name := filepath.Join(dir, "witness")
+			name := filepath.Join(dir, "wal.0")
 			b, err := os.ReadFile(name)
 			if err != nil {
 				return err

@@ -55,8 +55,9 @@ func putBack(badger string) error {
 	return k.restore()
 }
 
-// keepBefore makes a copy if opening would change more than it adds.
-func keepBefore(f *found) (*keep, error) {
+// keepBefore makes a copy if opening would change more than it adds, or, with
+// always, of whatever is there.
+func keepBefore(f *found, always bool) (*keep, error) {
 	k := newKeep(f.badger)
 	tmp := k.partial()
 	if err := os.RemoveAll(tmp); err != nil {
@@ -66,7 +67,12 @@ func keepBefore(f *found) (*keep, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !f.crashed && !loose {
+	if always {
+		if always, err = exists(f.badger); err != nil {
+			return nil, fmt.Errorf("look for the database: %w", err)
+		}
+	}
+	if !f.crashed && !loose && !always {
 		k.path = ""
 		return k, nil
 	}

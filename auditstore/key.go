@@ -113,21 +113,13 @@ func keySeq(k []byte) (uint64, bool) {
 // An entry is the value under q/.
 type entry struct {
 	millis int64 // of the record's time
-	first  bool  // of its batch
 	slug   string
 	hashes []chain.Hash // its leaf and the subtrees that it completes, by level
 }
 
-// firstOfBatch stands beside the length of the slug, which needs 6 bits.
-const firstOfBatch = 0x80
-
 func (e *entry) appendTo(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(e.millis)) //nolint:gosec // back in parseEntry
-	n := byte(len(e.slug))                                 //nolint:gosec // at most wire.MaxSlug
-	if e.first {
-		n |= firstOfBatch
-	}
-	b = append(append(b, n), e.slug...)
+	b = append(append(b, byte(len(e.slug))), e.slug...)    //nolint:gosec // at most wire.MaxSlug
 	for i := range e.hashes {
 		b = append(b, e.hashes[i][:]...)
 	}
@@ -138,14 +130,13 @@ func parseEntry(b []byte) (entry, error) {
 	if len(b) < 9 {
 		return entry{}, errShort
 	}
-	n := int(b[8] &^ firstOfBatch)
+	n := int(b[8])
 	rest := b[9:]
 	if len(rest) < n+tlog.HashSize || (len(rest)-n)%tlog.HashSize != 0 {
 		return entry{}, errShort
 	}
 	e := entry{
 		millis: int64(binary.BigEndian.Uint64(b)), //nolint:gosec // as it was put
-		first:  b[8]&firstOfBatch != 0,
 		slug:   string(rest[:n]),
 	}
 	for rest = rest[n:]; len(rest) > 0; rest = rest[tlog.HashSize:] {
@@ -239,8 +230,10 @@ func (s *seal) bytes() []byte {
 	return binary.BigEndian.AppendUint64(b, s.open)
 }
 
+const sealSize = 8 + tlog.HashSize + 8
+
 func parseSeal(b []byte) (seal, error) {
-	if len(b) != 8+tlog.HashSize+8 {
+	if len(b) != sealSize {
 		return seal{}, errShort
 	}
 	s := seal{

@@ -10,10 +10,10 @@ import (
 )
 
 // ErrNoLoss is what [AcceptLoss] returns where there is nothing to accept.
-var ErrNoLoss = errors.New("nothing is lost: the audit log is the one that its witness and checkpoints know")
+var ErrNoLoss = errors.New("nothing is lost: the audit log is the one that its write-ahead log and checkpoints know")
 
 // AcceptLoss lets a log go on that [Open] refuses with [ErrLoss]: one that is
-// shorter than, or another than, what the witness, a checkpoint or the sink
+// shorter than, or another than, what the write-ahead log, a checkpoint or the sink
 // knows of it. What is there must be sound in itself. The gap is recorded as
 // [chain.AuditGap], signed, and handed to the sink.
 func AcceptLoss(ctx context.Context, c Config) (*chain.Gap, error) {
@@ -37,34 +37,32 @@ func AcceptLoss(ctx context.Context, c Config) (*chain.Gap, error) {
 	return s.gap, nil
 }
 
-// lookAnyway is look for a log that may have lost its database or its witness.
+// lookAnyway is look for a log that may have lost its database or its write-ahead log.
 func lookAnyway(dir string) (f *found, lost sighting, err error) {
 	f, err = look(dir)
 	if !errors.Is(err, ErrDamaged) {
 		return f, lost, err
 	}
 	f = &found{layout: layoutOf(dir)}
-	if h, herr := readWitness(f.witness); herr == nil {
+	if h, _ := readWAL(f.wal); h != nil { // as far as it can be read
 		lost = h.last()
 	}
-	f.crashed, err = wasCrashed(f.badger)
+	f.crashed, err = wasCrashed(f)
 	return f, lost, err
 }
 
 // salvage takes the log as its database holds it, if that is sound in itself.
-// What is lost is the log that the witness knew.
+// What is lost is the log that the write-ahead log knew.
 func (s *Store) salvage(ctx context.Context, f *found) (*tail, error) {
-	t := &tail{pending: make(map[attempt]*chain.Record), unseen: true, unmarked: true}
+	t := newTail()
 	txn := s.db.NewTransaction(false)
 	defer txn.Discard()
-	size, _, err := t.readEnd(txn)
+	size, err := t.readEnd(txn)
 	if err != nil {
 		return nil, err
 	}
-	if size > 0 {
-		if err := checkFormat(txn); err != nil {
-			return nil, err
-		}
+	if err := t.checkFormat(txn, size == 0); err != nil {
+		return nil, err
 	}
 	if f.history != nil {
 		s.witnessed = f.history.last()
@@ -79,11 +77,6 @@ func (s *Store) salvage(ctx context.Context, f *found) (*tail, error) {
 	}
 	if t.tree, err = chain.TreeAt(size, hashReader(txn)); err != nil {
 		return nil, err
-	}
-	f.history = nil // a log without records is started anew
-	t.unseen, t.unmarked = size > 0, size > 0
-	if size > 0 {
-		f.history = &history{seen: []sighting{{}}}
 	}
 	return t, nil
 }

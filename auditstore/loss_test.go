@@ -96,7 +96,7 @@ func TestThreat23RolledBack(t *testing.T) {
 	}
 }
 
-// A log that lacks what its own witness saw can go on, if the rest is sound.
+// A log that lacks what its own write-ahead log saw can go on, if the rest is sound.
 func TestAcceptShorterLog(t *testing.T) {
 	drop := func(from int) func(t *testing.T, dir string) {
 		return func(t *testing.T, dir string) {

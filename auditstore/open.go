@@ -31,6 +31,7 @@ func (c *Config) defaults() {
 	}
 	c.MinFree = cmp.Or(c.MinFree, defaultMinFree)
 	c.Lag = cmp.Or(c.Lag, defaultLag)
+	c.fillLag = cmp.Or(c.fillLag, fillLag)
 	if c.now == nil {
 		c.now = time.Now
 	}
@@ -58,7 +59,6 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	}
 	s.closed = sync.OnceValue(s.close)
 	s.minFree.Store(c.MinFree)
-	s.seq.slugs = make(map[string]*place)
 	s.seq.open = make(map[attempt]uint64)
 	pending, err := s.open(ctx)
 	if err != nil {
@@ -68,12 +68,13 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		if s.before != nil {
 			err = errors.Join(err, s.before.restore())
 		}
-		if s.witness != nil {
-			err = errors.Join(err, s.witness.close())
+		if s.wal != nil {
+			err = errors.Join(err, s.wal.close())
 		}
 		s.sign.close()
 		return nil, errors.Join(err, d.close())
 	}
+	go s.fillDatabase()
 	go s.run()
 	if err := s.begin(ctx, pending); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -82,17 +83,24 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 }
 
 // layout is where things are in a log's directory.
-type layout struct{ badger, witness, checkpoints string }
+type layout struct {
+	badger, checkpoints string
+	wal                 [2]string
+}
 
 func layoutOf(dir string) layout {
-	return layout{filepath.Join(dir, "badger"), filepath.Join(dir, "witness"), filepath.Join(dir, checkpointFile)}
+	return layout{
+		badger:      filepath.Join(dir, "badger"),
+		checkpoints: filepath.Join(dir, checkpointFile),
+		wal:         [2]string{filepath.Join(dir, "wal.0"), filepath.Join(dir, "wal.1")},
+	}
 }
 
 // found tells what is on disk before Badger is opened, which changes it.
 type found struct {
 	layout
-	history *history // nil: there was no log, or its start was interrupted
-	crashed bool     // Badger was not closed
+	history *history // nil: there was no log
+	crashed bool     // it was not closed
 }
 
 func look(dir string) (*found, error) {
@@ -104,26 +112,30 @@ func look(dir string) (*found, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look for the audit log: %w", err)
 	}
-	hasWitness, err := exists(f.witness)
-	if err != nil {
-		return nil, fmt.Errorf("look for the witness: %w", err)
+	f.history, err = readWAL(f.wal)
+	switch {
+	case err != nil:
+		return nil, err
+	case f.history == nil && hasBadger:
+		return nil, fmt.Errorf("%w: there is %s, and its write-ahead log is missing", ErrDamaged, f.badger)
+	case f.history != nil && f.history.last().size > 0 && !hasBadger:
+		return nil, fmt.Errorf("%w: the write-ahead log saw %d records, and %s has no database", ErrDamaged, f.history.last().size, f.badger)
 	}
-	if hasWitness {
-		if f.history, err = readWitness(f.witness); err != nil {
-			return nil, err
-		}
-		if n := f.history.last().size; n > 0 && !hasBadger {
-			return nil, fmt.Errorf("%w: the witness saw %d records, and %s has no database", ErrDamaged, n, f.badger)
-		}
-	}
-	f.crashed, err = wasCrashed(f.badger)
+	f.crashed, err = wasCrashed(f)
 	return f, err
 }
 
-// wasCrashed reports whether a database was not closed: a clean close leaves no
-// memtable behind.
-func wasCrashed(badger string) (bool, error) {
-	left, err := filepath.Glob(filepath.Join(badger, "*.mem"))
+// wasCrashed reports whether a log was not closed, which leaves neither a
+// memtable, nor a file without a byte, nor batches in the write-ahead log.
+func wasCrashed(f *found) (bool, error) {
+	if f.history != nil && !f.history.clean() {
+		return true, nil
+	}
+	left, err := filepath.Glob(filepath.Join(f.badger, "*.mem"))
+	if err != nil || len(left) > 0 {
+		return true, err
+	}
+	left, err = unbornFiles(f.badger)
 	if err != nil {
 		return false, fmt.Errorf("look for the audit log: %w", err)
 	}
@@ -143,20 +155,21 @@ func (s *Store) open(ctx context.Context) ([]*chain.Record, error) {
 	if err != nil {
 		return nil, withMend(err)
 	}
-	if s.before, err = keepBefore(f); err != nil {
+	if f.history == nil && !s.cfg.acceptLoss {
+		if f.history, err = newWAL(f.wal); err != nil {
+			return nil, err
+		}
+	}
+	if s.before, err = keepBefore(f, s.cfg.acceptLoss); err != nil {
 		return nil, err
 	}
 	o := badgerOptions(f.badger, &badgerLog{log: s.cfg.Log, fail: s.latch})
-	if values := s.dir.valueDir(); values != "" {
-		o = o.WithValueDir(values)
-	}
 	careful := s.before.path != ""
 	s.db, err = openBadger(s.before.careful(o))
 	if err != nil {
 		return nil, withMend(err)
 	}
-	var t *tail
-	err = s.db.View(func(txn *badger.Txn) (err error) { t, err = readTail(ctx, txn, f); return err })
+	t, err := readTail(ctx, s.db, f)
 	if err == nil && !t.report.OK() {
 		err = damaged(s.cfg.Dir, &t.report)
 	}
@@ -184,6 +197,7 @@ func (s *Store) open(ctx context.Context) ([]*chain.Record, error) {
 	if err := s.flattenAtStart(); err != nil {
 		return nil, err
 	}
+	s.seq.index.db = s.db
 	if err := s.finishPruning(); err != nil {
 		return nil, err
 	}
@@ -225,34 +239,18 @@ func damaged(dir string, r *chain.Report) error {
 	return fmt.Errorf("%w: %s: %d damages, the first: %w", ErrDamaged, dir, r.Damaged, errors.Join(errs...))
 }
 
-// start makes database, witness and memory agree.
+// start makes database, write-ahead log and memory agree.
 func (s *Store) start(f *found, t *tail) error {
-	if f.history == nil {
-		if err := s.create(f); err != nil {
-			return err
-		}
-		h, err := readWitness(f.witness)
+	if t.unformatted {
+		err := s.db.Update(func(txn *badger.Txn) error { return txn.Set([]byte(formatKey), []byte(format)) })
 		if err != nil {
-			return err
+			return fmt.Errorf("start the audit log: %w", err)
 		}
-		t.keep = h.end
 	}
-	w, err := openWitness(f.witness, t.keep)
-	if err != nil {
-		return err
-	}
-	s.witness = w
 	size := t.tree.Size()
-	if t.unmarkedBefore != nil {
-		err = s.witness.mark(t.unmarkedBefore.size)
-	}
-	if err == nil && t.unseen {
-		err = s.witness.note(size, t.tree.Root())
-	}
-	if err == nil && (t.unseen || t.unmarked) {
-		err = s.witness.mark(size)
-	}
-	if err != nil {
+	now := sighting{size, t.tree.Root()}
+	var err error
+	if s.wal, err = startWAL(f.wal, f.history, now); err != nil {
 		return err
 	}
 	for _, path := range []string{s.cfg.Dir, f.badger} {
@@ -261,30 +259,20 @@ func (s *Store) start(f *found, t *tail) error {
 		}
 	}
 	s.notes = t.notes
-	s.seq.tree = *t.tree
+	s.seq.index = index{tree: *t.tree, slugs: t.slugs, whole: t.whole}
 	s.seq.sealed = t.seal.size
-	s.seq.whole = t.whole
+	s.written = s.wal.segment()
 	s.size.Store(size)
 	s.durable.Store(size)
+	s.fill = newFiller(size, s.cfg.fillLag)
 	return nil
 }
 
-// create starts a log: an empty database, then the witness of that.
-func (s *Store) create(f *found) error {
-	err := s.db.Update(func(txn *badger.Txn) error { return txn.Set([]byte(formatKey), []byte(format)) })
-	if err != nil {
-		return fmt.Errorf("start the audit log: %w", err)
+// fillDatabase is the filler's goroutine.
+func (s *Store) fillDatabase() {
+	if err := s.fill.run(s.db, s.wal.release); err != nil {
+		s.latch(err)
 	}
-	w, err := openWitness(f.witness, 0)
-	if err != nil {
-		return err
-	}
-	var empty chain.Tree
-	err = errors.Join(w.note(0, empty.Root()), w.mark(0), w.close(), syncDir(s.cfg.Dir))
-	if err != nil {
-		return fmt.Errorf("start the witness: %w", err)
-	}
-	return nil
 }
 
 // begin records what opening the log found: for every intent without outcome
@@ -317,121 +305,125 @@ func (s *Store) begin(ctx context.Context, pending []*chain.Record) error {
 
 // A tail is the end of a log as it is on disk, and what to do about it.
 type tail struct {
-	report         chain.Report
-	tree           *chain.Tree
-	seal           seal
-	whole          place
-	pending        map[attempt]*chain.Record
-	keep           int64     // bytes of the witness that stay
-	unseen         bool      // the witness lacks the last batch
-	unmarked       bool      // the witness does not know that it is durable
-	unmarkedBefore *sighting // a batch before, of which it does not know that either
-	notes          []string
+	report  chain.Report
+	tree    *chain.Tree
+	seal    seal
+	whole   place
+	slugs   map[string]*place
+	pending map[attempt]*chain.Record
+	notes   []string
+
+	unformatted bool // the database is new
 }
 
-// readTail verifies the end of the log against its seal and the witness.
-func readTail(ctx context.Context, txn *badger.Txn, f *found) (*tail, error) {
-	t := &tail{tree: new(chain.Tree), pending: make(map[attempt]*chain.Record)}
-	size, start, err := t.readEnd(txn)
+func newTail() *tail {
+	return &tail{tree: new(chain.Tree), slugs: make(map[string]*place), pending: make(map[attempt]*chain.Record)}
+}
+
+// readTail verifies the end of the log against its seal and the write-ahead log, and
+// fills the database with what only the write-ahead log has.
+func readTail(ctx context.Context, db *badger.DB, f *found) (*tail, error) {
+	t := newTail()
+	err := db.View(func(txn *badger.Txn) error { return t.readDatabase(ctx, txn, f) })
+	if err != nil || !t.report.OK() || f.history == nil {
+		return t, err
+	}
+	if f.history.torn {
+		t.notes = append(t.notes, fmt.Sprintf("what stood behind record %d was never acknowledged, and was cut off by a crash", f.history.last().size))
+	}
+	if err := replay(db, f.history, t); err != nil {
+		return t, err
+	}
+	t.report.Root = t.tree.Root()
+	return t, nil
+}
+
+func (t *tail) readDatabase(ctx context.Context, txn *badger.Txn, f *found) error {
+	size, err := t.readEnd(txn)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if f.history == nil {
 		if size > 0 {
-			return nil, fmt.Errorf("%w: %s holds %d records, and the witness %s is missing", ErrDamaged, f.badger, size, f.witness)
+			return fmt.Errorf("%w: %s holds %d records, and its write-ahead log is missing", ErrDamaged, f.badger, size)
 		}
-		return t, nil
+		t.unformatted = true
+		return nil
 	}
-	if err := checkFormat(txn); err != nil {
-		return nil, fmt.Errorf("%s: %w", f.badger, err)
+	if err := t.checkFormat(txn, size == 0 && f.history.base().size == 0); err != nil {
+		return fmt.Errorf("%s: %w", f.badger, err)
 	}
-	t.reconcile(f.history, size, start)
+	t.reconcile(f.history, size)
 	if !t.report.OK() {
-		return t, nil
+		return nil
 	}
 	from, err := t.readSeal(txn, size)
 	if err != nil || !t.report.OK() {
-		return t, err
+		return err
 	}
 	if f.crashed {
 		from = min(from, size-min(size, crashTail))
 	}
 	c := newChecker(txn, &t.report)
 	c.expect(t.seal.size, t.seal.root, "the seal")
-	for _, seen := range f.history.seen[max(0, len(f.history.seen)-2):] {
-		if seen.size <= size {
-			c.expect(seen.size, seen.root, witnessed)
+	for _, seen := range f.history.seen {
+		if from <= seen.size && seen.size <= size {
+			c.expect(seen.size, seen.root, "the write-ahead log")
 		}
 	}
 	c.each = t.pair
 	t.tree, err = c.run(ctx, from, size, nil)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		t.report.Root = t.tree.Root()
 	}
-	t.report.Root = t.tree.Root()
-	return t, nil
+	return err
 }
 
-// readEnd finds the number of records and where the last batch starts.
-func (t *tail) readEnd(txn *badger.Txn) (size, start uint64, err error) {
+// readEnd finds the number of records in the database.
+func (t *tail) readEnd(txn *badger.Txn) (size uint64, err error) {
 	it := txn.NewIterator(badger.IteratorOptions{Reverse: true})
 	defer it.Close()
-	for it.Seek(seqKey(seqPrefix, math.MaxUint64)); it.ValidForPrefix([]byte(seqPrefix)); it.Next() {
-		seq, ok := keySeq(it.Item().Key())
-		if !ok || seq >= math.MaxInt64 {
-			return 0, 0, fmt.Errorf("%w: the database has the key %q", ErrDamaged, it.Item().Key())
-		}
-		var e entry
-		if err := it.Item().Value(func(v []byte) (err error) { e, err = parseEntry(v); return err }); err != nil {
-			return 0, 0, fmt.Errorf("%w: record %d: %w", ErrDamaged, seq, err)
-		}
-		if size == 0 {
-			size = seq + 1
-			t.whole = place{day: dayOfMillis(e.millis), any: true}
-		}
-		if e.first || size-seq >= maxBatch {
-			return size, seq, nil
-		}
+	it.Seek(seqKey(seqPrefix, math.MaxUint64))
+	if !it.ValidForPrefix([]byte(seqPrefix)) {
+		return 0, nil
 	}
-	return size, 0, nil
+	seq, ok := keySeq(it.Item().Key())
+	if !ok || seq >= math.MaxInt64 {
+		return 0, fmt.Errorf("%w: the database has the key %q", ErrDamaged, it.Item().Key())
+	}
+	var e entry
+	if err := it.Item().Value(func(v []byte) (err error) { e, err = parseEntry(v); return err }); err != nil {
+		return 0, fmt.Errorf("%w: record %d: %w", ErrDamaged, seq, err)
+	}
+	t.whole = place{day: dayOfMillis(e.millis), any: true}
+	return seq + 1, nil
 }
 
-// reconcile compares what Badger holds with what the witness saw. They may
-// differ by the last batch, of which a crash leaves one or the other.
-func (t *tail) reconcile(h *history, size, start uint64) {
-	last := h.last()
-	t.keep = h.end
-	before, two := h.before()
+// reconcile compares what Badger holds with what the write-ahead log saw: it is filled
+// from the write-ahead log, and so at most behind it.
+func (t *tail) reconcile(h *history, size uint64) {
 	switch {
-	case size == last.size:
-		t.unmarked = !last.marked
-	case size > last.size && start == last.size:
-		t.unseen = true
-		if !last.marked { // that it is durable follows from the batch after it
-			t.unmarkedBefore = &last
-		}
-		t.notes = append(t.notes, fmt.Sprintf("the witness lacked the last batch, records %d to %d; it was added", start, size-1))
-	case size < last.size && !last.marked && two && size == before.size:
-		t.keep, t.unmarked = last.at, !before.marked
-		t.notes = append(t.notes, fmt.Sprintf("records %d to %d were never acknowledged and were cut off by a crash", size, last.size-1))
-	case size > last.size:
-		t.report.Add(last.size, chain.Unknown, "the witness saw %d records, the database holds %d", last.size, size)
-	default:
-		t.report.Add(size, chain.Missing, "the witness saw %d records, the database holds %d", last.size, size)
+	case size < h.base().size:
+		t.report.Add(size, chain.Missing, "the write-ahead log saw %d records, the database holds %d", h.base().size, size)
+	case size > h.last().size:
+		t.report.Add(h.last().size, chain.Unknown, "the write-ahead log saw %d records, the database holds %d", h.last().size, size)
 	}
 }
 
-func checkFormat(txn *badger.Txn) error {
-	it, err := txn.Get([]byte(formatKey))
-	if err != nil {
-		return fmt.Errorf("%w: read the log's format: %w", ErrDamaged, err)
+// checkFormat checks the database's format, which an empty one may lack.
+func (t *tail) checkFormat(txn *badger.Txn, empty bool) error {
+	b, err := value(txn, formatKey)
+	switch {
+	case err != nil:
+		return err
+	case b == nil && empty:
+		t.unformatted = true
+	case b == nil:
+		return fmt.Errorf("%w: it does not say which format the log has", ErrDamaged)
+	case string(b) != format:
+		return fmt.Errorf("the audit log has format %q, and this program writes %q: use the program that wrote it", b, format)
 	}
-	return it.Value(func(v []byte) error {
-		if string(v) != format {
-			return fmt.Errorf("the audit log has format %q, and this program writes %q: use the program that wrote it", v, format)
-		}
-		return nil
-	})
+	return nil
 }
 
 // readSeal reads the last seal, and returns where verification starts.

@@ -39,7 +39,7 @@ func (s *Store) Prune(ctx context.Context, slug string, before time.Time, caller
 	if _, err := s.await(ctx, &item{done: make(chan result, 1), seal: true}); err != nil {
 		return 0, err
 	}
-	done, err := s.reading()
+	_, done, err := s.reading(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -47,6 +47,7 @@ func (s *Store) Prune(ctx context.Context, slug string, before time.Time, caller
 	p := &pruner{s: s, ctx: ctx, slug: slug, before: wire.At(before).Time, caller: caller}
 	err = p.run()
 	if p.total > 0 {
+		err = errors.Join(err, s.wipe(ctx))
 		s.flatten(func() error { return nil })
 	}
 	if err != nil {
@@ -205,12 +206,25 @@ func (p *pruner) flush() error {
 	if err != nil {
 		return err
 	}
+	// The database has what says so before it lacks what it is about.
+	if _, err := p.s.fill.wait(context.WithoutCancel(p.ctx), p.s.stopRead); err != nil {
+		return err
+	}
 	if err := p.s.erase(p.chunk, rc.Seq); err != nil {
 		return err
 	}
 	p.total += uint64(len(p.chunk))
 	p.chunk, p.seqs, p.text = p.chunk[:0], nil, 0
 	return nil
+}
+
+// wipe takes what was erased out of the write-ahead log.
+func (s *Store) wipe(ctx context.Context) error {
+	if _, err := s.await(context.WithoutCancel(ctx), &item{wipe: true, done: make(chan result, 1)}); err != nil {
+		return err
+	}
+	_, err := s.fill.wait(context.WithoutCancel(ctx), s.stopRead)
+	return err
 }
 
 // erase puts stubs in the place of records, and notes that what the record
@@ -274,7 +288,7 @@ func (s *Store) finishPruning() error {
 	var chunk []pruneOne
 	var statement uint64
 	err := s.db.View(func(txn *badger.Txn) error {
-		states, err := readStatements(txn, s.seq.tree.Size())
+		states, err := readStatements(txn, s.seq.index.tree.Size())
 		if err != nil || len(states.prunes) == 0 {
 			return err
 		}

@@ -38,12 +38,11 @@ type query struct {
 // fn ends the query and is returned as it is. Records that become durable
 // meanwhile are left out.
 func (s *Store) Records(ctx context.Context, f chain.Filter, fn func(raw []byte, r *chain.Record) error) error {
-	done, err := s.reading()
+	size, done, err := s.reading(ctx)
 	if err != nil {
 		return err
 	}
 	defer done()
-	size := s.durable.Load()
 	txn := s.db.NewTransaction(false)
 	defer txn.Discard()
 	q := &query{ctx: ctx, stop: s.stopRead, txn: txn, f: f, fn: fn}
@@ -295,12 +294,12 @@ func (q *query) piece(seqs, recs *badger.Iterator, lo, hi uint64) error {
 
 // place reads the slug of an entry, and whether its time is wanted.
 func (q *query) place(v []byte) (slug string, in bool, err error) {
-	if len(v) < 9 || len(v) < 9+int(v[8]&^firstOfBatch) {
+	if len(v) < 9 || len(v) < 9+int(v[8]) {
 		return "", false, errShort
 	}
 	at := time.UnixMilli(int64(binary.BigEndian.Uint64(v))) //nolint:gosec // as it was put
 	in = (q.f.From.IsZero() || !at.Before(q.f.From)) && (q.f.To.IsZero() || at.Before(q.f.To))
-	return string(v[9 : 9+int(v[8]&^firstOfBatch)]), in, nil
+	return string(v[9 : 9+int(v[8])]), in, nil
 }
 
 // ended returns why nobody wants the answer any more, or nil.
@@ -358,12 +357,11 @@ func atRecord(seq uint64, err error) error {
 // Usage counts the wire attempts for the slug from one time (inclusive) to
 // another (exclusive; zero: until now), the agent's own among them.
 func (s *Store) Usage(slug string, from, to time.Time) (int64, error) {
-	done, err := s.reading()
+	size, done, err := s.reading(context.Background())
 	if err != nil {
 		return 0, err
 	}
 	defer done()
-	size := s.durable.Load()
 	txn := s.db.NewTransaction(false)
 	defer txn.Discard()
 	q := &query{txn: txn, f: chain.Filter{From: from, To: to}}

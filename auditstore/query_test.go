@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -184,30 +182,6 @@ func TestQueryEnds(t *testing.T) {
 	require.ErrorIs(t, err, auditstore.ErrUnavailable)
 	_, err = s.Verify(t.Context(), nil)
 	require.ErrorIs(t, err, auditstore.ErrUnavailable)
-}
-
-func TestWitnessStartsAnew(t *testing.T) {
-	dir := t.TempDir()
-	s := open(t, dir)
-	s.RotateWitnessNext()
-	for range 5 {
-		_, err := s.Append(t.Context(), chain.Record{Kind: chain.AgentLocked})
-		require.NoError(t, err)
-	}
-	b, err := os.ReadFile(filepath.Join(dir, "witness"))
-	require.NoError(t, err)
-	require.Equal(t, 2*5+2, bytes.Count(b, []byte("\n"))) // 0 is kept, too
-	s.RotateWitnessNext()
-	_, err = s.Append(t.Context(), chain.Record{Kind: chain.AgentLocked})
-	require.NoError(t, err)
-	b, err = os.ReadFile(filepath.Join(dir, "witness"))
-	require.NoError(t, err)
-	require.Equal(t, 2*3, bytes.Count(b, []byte("\n")))
-	verified(t, s)
-	require.NoError(t, s.Close())
-	s = open(t, dir)
-	require.Equal(t, uint64(6), s.Status().Size)
-	require.Empty(t, s.Notes())
 }
 
 // uuidAt is a UUIDv7 of the time.

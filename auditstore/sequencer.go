@@ -2,39 +2,24 @@ package auditstore
 
 import (
 	"crypto/rand"
-	"errors"
 	"fmt"
-	"runtime/debug"
 	"time"
 
-	badger "github.com/dgraph-io/badger/v4"
 	"github.com/hsagent/hsagentd/auditstore/chain"
 	"github.com/hsagent/hsagentd/wire"
 )
 
-// A batch must fit into one transaction: 15 % of a memtable.
 const (
-	maxBatch      = 512
-	maxBatchBytes = 256 << 10
+	maxBatch      = 512     // records
+	maxBatchBytes = 1 << 20 // about
 )
 
 // A sequencer is what only the writing goroutine touches.
 type sequencer struct {
-	tree   chain.Tree
-	slugs  map[string]*place
-	whole  place // of the log
+	index  index
 	open   map[attempt]uint64
 	sealed uint64
 	salts  [maxBatch * chain.SaltSize]byte
-	buf    []byte // of the batch's values, which Badger keeps until it is committed
-	hashes []chain.Hash
-}
-
-// A place is where a slug's records have come to.
-type place struct {
-	next uint64 // slugSeq
-	day  day
-	any  bool // there is a record, and day is its day
 }
 
 // An attempt is what an intent and its outcome have in common.
@@ -93,7 +78,7 @@ func (s *Store) take() (batch []*item, sealDue, closing bool) {
 
 // write makes a batch durable and answers who waits for it.
 func (s *Store) write(batch []*item, withSeal bool) {
-	if err := s.dir.check(s.witness.f, s.witness.path); err != nil {
+	if err := s.dir.check(s.wal.file()); err != nil {
 		s.fail(batch, err)
 		return
 	}
@@ -147,8 +132,9 @@ func (s *Store) publish() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.short = ""
-	size := s.seq.tree.Size()
+	size := s.seq.index.tree.Size()
 	s.durable.Store(size)
+	s.written = s.wal.segment()
 	if s.grown != nil {
 		close(s.grown)
 		s.grown = nil
@@ -158,82 +144,75 @@ func (s *Store) publish() {
 	}
 }
 
-// commit writes a batch as one transaction, and the witness at the same time.
-// After an error the state in memory is ahead of the disk and of no more use.
-func (s *Store) commit(batch []*item, withSeal bool) (results []result, err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("write a batch: panic: %v", p)
-		}
-	}()
+// commit writes a batch to the write-ahead log, and gives it to the filler. After an
+// error the state in memory is ahead of the disk and of no more use.
+func (s *Store) commit(batch []*item, withSeal bool) ([]result, error) {
 	q := &s.seq
-	before := q.tree.Size()
-	q.buf = q.buf[:0]
-	txn := s.db.NewTransaction(true)
-	defer txn.Discard()
+	before := sighting{q.index.tree.Size(), q.index.tree.Root()}
 	salts := q.salts[:len(batch)*chain.SaltSize]
 	if _, err := rand.Read(salts); err != nil {
 		return nil, fmt.Errorf("draw salts: %w", err)
 	}
-	results = make([]result, len(batch))
+	b := s.fill.empty()
+	b.frame, b.size = beginFrame(b.frame), before.size
+	results := make([]result, len(batch))
 	for i, it := range batch {
+		b.wipe = b.wipe || it.wipe
 		if it.rec == nil {
 			continue
 		}
-		salt := salts[i*chain.SaltSize : (i+1)*chain.SaltSize]
-		results[i], err = s.add(txn, it.rec, salt, q.tree.Size() == before)
-		if err != nil {
-			return nil, fmt.Errorf("write record %d: %w", q.tree.Size(), err)
+		var err error
+		if results[i], err = s.add(b, it.rec, salts[i*chain.SaltSize:(i+1)*chain.SaltSize]); err != nil {
+			return nil, fmt.Errorf("write record %d: %w", q.index.tree.Size(), err)
 		}
 	}
-	size := q.tree.Size()
+	size := q.index.tree.Size()
 	s.size.Store(size)
 	behind := size > q.sealed || s.sign.keys != nil && size > s.sign.signed
 	if withSeal = behind && (withSeal || size-q.sealed >= sealEvery); withSeal {
-		if err := s.seal(txn); err != nil {
+		sl, err := s.seal()
+		if err != nil {
 			return nil, err
 		}
+		b.frame = appendSeal(b.frame, sl)
+		q.index.seal(b, sl)
 	}
-	if size == before && !withSeal {
+	if size == before.size && !withSeal && !b.wipe {
 		return results, nil
 	}
-	if err := s.sync(txn, before); err != nil {
-		return nil, err
-	}
-	return results, nil
+	return results, s.sync(b, before)
 }
 
-// sync commits the transaction and notes the tree in the witness meanwhile.
-// Only when both are synced is the batch durable, and the next one begins.
-func (s *Store) sync(txn *badger.Txn, before uint64) error {
-	size := s.seq.tree.Size()
-	committed := make(chan error, 1)
-	txn.CommitWith(func(err error) { committed <- err })
-	var noted error
-	if size > before {
-		noted = s.witness.note(size, s.seq.tree.Root())
+// sync makes a batch durable.
+func (s *Store) sync(b *filling, before sighting) error {
+	f := frame{before: before.size, sighting: sighting{b.size, s.seq.index.tree.Root()}}
+	if !b.wipe && !s.wal.full(b.frame) {
+		if err := s.wal.append(b.frame, f); err != nil {
+			return err
+		}
+		s.fill.push(b)
+		return nil
 	}
-	if err := <-committed; err != nil {
-		return fmt.Errorf("commit records %d to %d: %w", before, size, errors.Join(err, noted))
+	s.fill.hurryNow()
+	old, err := s.wal.turn(s.dead, b.frame, f, before, b.wipe)
+	if err != nil {
+		return err
 	}
-	if noted == nil && size > before {
-		noted = s.witness.mark(size)
-	}
-	return noted
+	b.turned, b.old = true, old
+	s.fill.push(b)
+	return nil
 }
 
-// add puts one record into the transaction. A record that cannot be encoded
-// gets an error in its result and no number.
-func (s *Store) add(txn *badger.Txn, rec *chain.Record, salt []byte, first bool) (result, error) {
-	q := &s.seq
-	at, err := s.place(rec.ClientSlug)
+// add puts one record into a batch. A record that cannot be encoded gets an
+// error in its result and no number.
+func (s *Store) add(b *filling, rec *chain.Record, salt []byte) (result, error) {
+	x := &s.seq.index
+	at, err := x.place(rec.ClientSlug)
 	if err != nil {
 		return result{}, err
 	}
-	seq, slugSeq := q.tree.Size(), at.next
-	rec.Seq = seq
-	rec.SlugSeq = nil
+	slugSeq := at.next
+	rec.Seq, rec.SlugSeq = x.tree.Size(), nil
 	if rec.ClientSlug != "" {
 		rec.SlugSeq = &slugSeq
 	}
@@ -244,45 +223,17 @@ func (s *Store) add(txn *badger.Txn, rec *chain.Record, salt []byte, first bool)
 	if rec.Actor == "" {
 		rec.Actor = s.cfg.Actor
 	}
-	start := len(q.buf)
-	buf, err := appendTrimmed(append(q.buf, salt...), rec)
+	var value []byte
+	b.frame, value, err = appendStored(b.frame, salt, func(to []byte) ([]byte, error) { return appendTrimmed(to, rec) })
 	if err != nil {
 		return result{err: err}, nil //nolint:nilerr // the record's own error, not the log's
 	}
-	value := buf[start:len(buf):len(buf)]
-	leaf := chain.Leaf(salt, value[chain.SaltSize:])
-	q.hashes = q.tree.Add(leaf, q.hashes[:0])
-	e := entry{millis: rec.TS.UnixMilli(), first: first, slug: rec.ClientSlug, hashes: q.hashes}
-
-	mid := len(buf)
-	q.buf = e.appendTo(buf)
-	err = errors.Join(
-		txn.Set(recKey(rec.ClientSlug, seq), value),
-		txn.Set(seqKey(seqPrefix, seq), q.buf[mid:len(q.buf):len(q.buf)]),
-	)
-	day := dayOf(rec.TS.Time)
-	if q.whole.enter(day) {
-		err = errors.Join(err, txn.Set(seqKey(wholeDay, seq), day.bytes()))
+	leaf, err := x.add(b, head{rec.ClientSlug, rec.TS.UnixMilli(), rec.Kind}, value)
+	if err != nil {
+		return result{}, err
 	}
-	if at.enter(day) {
-		err = errors.Join(err, txn.Set(slugDay(rec.ClientSlug, seq), day.bytes()))
-	}
-	if rec.Kind.IsStatement() {
-		err = errors.Join(err, txn.Set(seqKey(statePrefix, seq), nil))
-	}
-	at.next++
-	q.pair(rec)
-	return result{receipt: chain.Receipt{Seq: seq, Leaf: leaf}}, err
-}
-
-// enter notes the day of a record, and reports whether it differs from that of
-// the record before.
-func (p *place) enter(d day) bool {
-	if p.any && p.day == d {
-		return false
-	}
-	p.any, p.day = true, d
-	return true
+	s.seq.pair(rec)
+	return result{receipt: chain.Receipt{Seq: rec.Seq, Leaf: leaf}}, nil
 }
 
 // pair keeps the intents that have no outcome yet.
@@ -296,63 +247,13 @@ func (q *sequencer) pair(rec *chain.Record) {
 	}
 }
 
-// place returns where the slug's records have come to, from disk at first.
-func (s *Store) place(slug string) (*place, error) {
-	if p := s.seq.slugs[slug]; p != nil {
-		return p, nil
-	}
-	p := new(place)
-	err := s.db.View(func(txn *badger.Txn) error {
-		return lastOf(txn, slug, s.seq.tree.Size(), func(it *badger.Item) error {
-			return it.Value(func(v []byte) error {
-				if isStub(it) {
-					st, err := parseStub(v)
-					p.next, p.any, p.day = st.next, true, dayOfMillis(st.millis)
-					return err
-				}
-				if len(v) < chain.SaltSize {
-					return errShort
-				}
-				r, err := chain.Decode(v[chain.SaltSize:])
-				if err != nil {
-					return err
-				}
-				if r.SlugSeq != nil {
-					p.next = *r.SlugSeq + 1
-				}
-				p.any, p.day = true, dayOf(r.TS.Time)
-				return nil
-			})
-		})
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read the last record of %s: %w", wire.Quote(slug), err)
-	}
-	s.seq.slugs[slug] = p
-	return p, nil
-}
-
-// last calls fn with the last item under prefix, if there is any.
-func last(txn *badger.Txn, prefix []byte, fn func(*badger.Item) error) error {
-	it := txn.NewIterator(badger.IteratorOptions{Reverse: true, Prefix: prefix})
-	defer it.Close()
-	it.Seek(append(append([]byte(nil), prefix...), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff))
-	if !it.ValidForPrefix(prefix) {
-		return nil
-	}
-	return fn(it.Item())
-}
-
-// seal writes how far the log goes now, and signs it.
-func (s *Store) seal(txn *badger.Txn) error {
+// seal says how far the log goes now, and signs it.
+func (s *Store) seal() (*sealed, error) {
 	q := &s.seq
-	sl := seal{size: q.tree.Size(), root: q.tree.Root(), open: q.tree.Size()}
+	sl := &sealed{seal: seal{size: q.index.tree.Size(), root: q.index.tree.Root(), open: q.index.tree.Size()}}
 	for _, seq := range q.open {
-		sl.open = min(sl.open, seq)
+		sl.seal.open = min(sl.seal.open, seq)
 	}
-	if err := txn.Set([]byte(sealKey), sl.bytes()); err != nil {
-		return fmt.Errorf("seal the log: %w", err)
-	}
-	q.sealed = sl.size
-	return s.checkpoint(txn)
+	q.sealed = sl.seal.size
+	return sl, s.sign.sign(sl)
 }

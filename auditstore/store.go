@@ -50,21 +50,23 @@ type Config struct {
 	Hold []string // slugs whose records are not pruned
 
 	now        func() time.Time
+	fillLag    time.Duration
 	acceptLoss bool // open a log that is not the one of its checkpoints
 }
 
 // A Store is an open audit log. It is safe for concurrent use.
 type Store struct {
-	cfg     Config
-	dir     *dir
-	db      *badger.DB
-	witness *witness
-	before  *keep // the database before it was opened, until the log is known to be sound
-	seq     sequencer
-	sign    signer
-	notes   []string
+	cfg    Config
+	dir    *dir
+	db     *badger.DB
+	wal    *wal
+	fill   *filler
+	before *keep // the database before it was opened, until the log is known to be sound
+	seq    sequencer
+	sign   signer
+	notes  []string
 
-	witnessed sighting   // of a log that is lost
+	witnessed sighting   // how a log stood that is lost
 	gap       *chain.Gap // that was accepted when the log was opened
 
 	minFree atomic.Uint64 // Config.MinFree
@@ -72,6 +74,7 @@ type Store struct {
 	size    atomic.Uint64 // records that have a number
 
 	mu      sync.Mutex
+	written segment // of the write-ahead log, that is durable
 	queue   []*item
 	urgent  bool // somebody waits for the queue
 	sealDue bool
@@ -99,6 +102,7 @@ type Store struct {
 type item struct {
 	rec  *chain.Record
 	seal bool        // seal the log with this batch
+	wipe bool        // leave nothing of older batches in the write-ahead log
 	done chan result // nil: nobody waits
 }
 
@@ -319,6 +323,7 @@ func (s *Store) close() error {
 	ended := make(chan error, 1)
 	go func() {
 		<-s.stopped
+		s.fill.finish()
 		ended <- s.db.Close()
 	}()
 	var err error
@@ -334,19 +339,52 @@ func (s *Store) close() error {
 		}
 	}
 	s.sign.close()
-	if err = errors.Join(err, s.witness.close(), s.dir.close()); err != nil {
+	err = errors.Join(err, s.wal.close())
+	if err == nil && s.failure() == nil {
+		err = s.renewWAL()
+	}
+	if err = errors.Join(err, s.dir.close()); err != nil {
 		return fmt.Errorf("close the audit log: %w", err)
 	}
 	return nil
 }
 
-// reading counts a reader, whom Close waits for.
-func (s *Store) reading() (done func(), err error) {
+// renewWAL leaves a write-ahead log without records: the database has them all.
+func (s *Store) renewWAL() error {
+	paths := layoutOf(s.cfg.Dir).wal
+	h, err := readWAL(paths)
+	if err != nil {
+		return err
+	}
+	j, err := startWAL(paths, h, sighting{s.seq.index.tree.Size(), s.seq.index.tree.Root()})
+	if err != nil {
+		return err
+	}
+	return j.close()
+}
+
+// reading counts a reader, whom Close waits for, and returns how many records
+// the database has: all that are durable.
+func (s *Store) reading(ctx context.Context) (size uint64, done func(), err error) {
+	s.mu.Lock()
+	closing := s.closing
+	if !closing {
+		s.readers.Add(1)
+	}
+	s.mu.Unlock()
+	if closing {
+		return 0, nil, errClosed
+	}
+	if size, err = s.fill.wait(ctx, s.stopRead); err != nil {
+		s.readers.Done()
+		return 0, nil, fmt.Errorf("read the log: %w", err)
+	}
+	return size, s.readers.Done, nil
+}
+
+// writtenSegment is how far the write-ahead log goes.
+func (s *Store) writtenSegment() segment {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing {
-		return nil, errClosed
-	}
-	s.readers.Add(1)
-	return s.readers.Done, nil
+	return s.written
 }

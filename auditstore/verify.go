@@ -11,12 +11,12 @@ import (
 
 // Verify checks the whole log as it is now: each record against its leaf hash,
 // each hash of the tree, the entries that serve queries, and the root against
-// every batch that the witness still lists and every checkpoint. It streams,
+// every batch that the write-ahead log still holds and every checkpoint. It streams,
 // and memory stays flat. It calls progress, unless that is nil, now and then.
 // What is wrong with the log stands in the report; an error means that it could
 // not be read.
 func (s *Store) Verify(ctx context.Context, progress func(done, total uint64)) (chain.Report, error) {
-	done, err := s.reading()
+	size, done, err := s.reading(ctx)
 	if err != nil {
 		return chain.Report{}, err
 	}
@@ -30,13 +30,13 @@ func (s *Store) Verify(ctx context.Context, progress func(done, total uint64)) (
 		case <-ctx.Done():
 		}
 	}()
-	v := &verification{size: s.durable.Load(), live: true, progress: progress, dir: s.cfg.Dir, sink: s.cfg.Sink} // size first: the transaction must see all of it
+	v := &verification{size: size, live: true, progress: progress, dir: s.cfg.Dir, sink: s.cfg.Sink}
 	v.txn = s.db.NewTransaction(false)
 	defer v.txn.Discard()
 	if s.sign.keys != nil {
 		v.trusted = s.sign.keys.Verifiers()
 	}
-	v.history, err = readWitness(layoutOf(s.cfg.Dir).witness)
+	v.history, err = readLive(s.writtenSegment)
 	if errors.Is(err, ErrDamaged) {
 		v.report.Add(v.size, chain.BadRoot, "%v", err)
 	} else if err != nil {
@@ -69,40 +69,35 @@ func check(ctx context.Context, c *Config) (r chain.Report, err error) {
 	if err != nil {
 		return r, err
 	}
-	before, err := keepBefore(f)
+	before, err := keepBefore(f, false)
 	if err != nil {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, before.restore()) }()
+	// A database that was not closed is filled from the write-ahead log, in the place of
+	// the copy that comes back.
 	o := before.careful(badgerOptions(f.badger, &badgerLog{log: c.Log}))
-	db, err := openBadger(o.WithReadOnly(true))
-	if errors.Is(err, badger.ErrTruncateNeeded) {
-		db, err = openBadger(o)
-	}
+	db, err := openBadger(o.WithReadOnly(!f.crashed))
 	if err != nil {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	txn := db.NewTransaction(false)
-	defer txn.Discard()
-	return checkIn(ctx, c, f, txn)
-}
-
-// checkIn verifies what a transaction sees.
-func checkIn(ctx context.Context, c *Config, f *found, txn *badger.Txn) (r chain.Report, err error) {
-	t, err := readTail(ctx, txn, f)
+	t, err := readTail(ctx, db, f)
 	if err != nil {
 		return r, err
 	}
+	txn := db.NewTransaction(false)
+	defer txn.Discard()
+	return checkIn(ctx, c, f, txn, t)
+}
+
+// checkIn verifies what a transaction sees.
+func checkIn(ctx context.Context, c *Config, f *found, txn *badger.Txn, t *tail) (r chain.Report, err error) {
 	v := &verification{txn: txn, history: f.history, dir: c.Dir, sink: c.Sink, crashed: f.crashed}
-	if f.history != nil {
-		// What lies behind the witness's end is named as such, not read.
-		if v.size = f.history.last().size; t.unseen || t.tree.Size() == f.history.seen[max(0, len(f.history.seen)-2)].size {
-			v.size = t.tree.Size()
-		}
-	}
 	if t.report.OK() {
 		v.size = t.tree.Size()
+	} else if f.history != nil {
+		v.size = f.history.last().size // what lies behind it is named as such, not read
 	}
 	if c.Keys != nil {
 		known, err := readSigned(v.txn)
@@ -127,7 +122,7 @@ type verification struct {
 	txn      *badger.Txn
 	size     uint64
 	live     bool     // the log may grow meanwhile
-	history  *history // nil: do not look at the witness, the seal and checkpoints
+	history  *history // nil: do not look at the write-ahead log, the seal and checkpoints
 	dir      string
 	sink     Sink
 	trusted  chain.Verifiers // that must have signed the last checkpoint
@@ -163,7 +158,7 @@ func (v *verification) run(ctx context.Context) error {
 	return n.check(ctx, v.dir, v.sink, v.trusted)
 }
 
-// expect has the tree compared with what the witness, the seal and the
+// expect has the tree compared with what the write-ahead log, the seal and the
 // database's checkpoint say.
 func (v *verification) expect(c *checker) (known signed, err error) {
 	if v.history == nil {
@@ -171,10 +166,9 @@ func (v *verification) expect(c *checker) (known signed, err error) {
 	}
 	for _, seen := range v.history.seen {
 		if seen.size <= v.size {
-			c.expect(seen.size, seen.root, witnessed)
-			c.batches = min(c.batches, seen.size)
-		} else if !v.live && seen.marked {
-			v.report.Add(v.size, chain.Missing, "the witness saw %d records", seen.size)
+			c.expect(seen.size, seen.root, "the write-ahead log")
+		} else if !v.live {
+			v.report.Add(v.size, chain.Missing, "the write-ahead log saw %d records", seen.size)
 		}
 	}
 	b, err := value(v.txn, sealKey)

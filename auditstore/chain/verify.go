@@ -18,7 +18,7 @@ const (
 	Changed  DamageKind = "changed"    // its bytes or salt do not give its hash
 	Unknown  DamageKind = "unknown"    // there is an entry that no log wrote
 	BadHash  DamageKind = "hash"       // a hash of the tree does not follow from those below it
-	BadRoot  DamageKind = "root"       // the tree is not the one that the witness saw
+	BadRoot  DamageKind = "root"       // the tree is not the one that the write-ahead log or a checkpoint saw
 	BadOrder DamageKind = "order"      // a record stands where another one belongs
 	BadIndex DamageKind = "index"      // an entry that serves queries contradicts the records
 	BadForm  DamageKind = "encoding"   // not in the one encoding of a record

@@ -90,8 +90,8 @@ const helpAcceptLoss = `Examples:
   hsagentd accept-loss
 
 Lets an audit log go on that the agent refuses to open because it is shorter
-than, or another than, its witness or a checkpoint knows: after a restore from an
-older backup, say. What is there must be sound in itself. The loss is recorded
+than, or another than, its write-ahead log or a checkpoint knows: after a restore
+from an older backup, say. What is there must be sound in itself. The loss is recorded
 in the log (audit.gap), signed, and named by every verification from then on.
 The agent must be stopped.
 

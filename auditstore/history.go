@@ -1,0 +1,158 @@
+package auditstore
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"slices"
+)
+
+// A history is what the write-ahead log says about the log.
+type history struct {
+	seen     []sighting // in order, never empty; the first is what came before the write-ahead log
+	segments []segment  // in order, one or two
+	torn     bool       // what stands at the end was never acknowledged
+}
+
+// A segment is one of the write-ahead log's files as it was read.
+type segment struct {
+	path  string
+	epoch uint64
+	base  sighting
+	end   int64 // where its last frame ends
+	ended bool  // another one continues it
+}
+
+// clean reports whether the write-ahead log has nothing but one head.
+func (h *history) clean() bool {
+	return len(h.segments) == 1 && len(h.seen) == 1 && h.segments[0].end == segmentHead && !h.torn
+}
+
+func (h *history) base() sighting { return h.seen[0] }
+func (h *history) last() sighting { return h.seen[len(h.seen)-1] }
+
+// readWAL reads all of the write-ahead log; nil means that there is none. The error
+// wraps ErrDamaged if it is not what was written; what could be read is
+// returned all the same.
+func readWAL(paths [2]string) (*history, error) {
+	h := &history{}
+	var bad []error
+	var parts [][]sighting
+	empty := ""
+	for _, path := range paths {
+		seg, seen, torn, err := readSegment(path, math.MaxInt64, nil)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case errors.Is(err, ErrDamaged):
+			bad = append(bad, err)
+		case err != nil:
+			return nil, fmt.Errorf("read the write-ahead log: %w", err)
+		}
+		if seen == nil {
+			empty = path
+			continue
+		}
+		h.segments = append(h.segments, seg)
+		parts = append(parts, seen)
+		h.torn = h.torn || torn
+	}
+	if parts == nil && bad == nil && empty != "" {
+		bad = append(bad, fmt.Errorf("%w: %s has no head", ErrDamaged, empty))
+	}
+	if len(h.segments) == 2 && cmp.Compare(h.segments[0].base.size, h.segments[1].base.size) > 0 {
+		slices.Reverse(h.segments)
+		slices.Reverse(parts)
+	}
+	for i, seen := range parts {
+		if i > 0 && seen[0] != h.last() {
+			bad = append(bad, fmt.Errorf("%w: %s does not continue %s", ErrDamaged, h.segments[1].path, h.segments[0].path))
+			break
+		}
+		h.seen = append(h.seen, seen[min(i, 1):]...)
+	}
+	if n := len(h.segments); n > 0 && bad == nil && h.segments[n-1].ended {
+		bad = append(bad, fmt.Errorf("%w: what continues %s is missing", ErrDamaged, h.segments[n-1].path))
+	}
+	if h.seen == nil {
+		h = nil
+	}
+	return h, errors.Join(bad...)
+}
+
+// readSegment reads a file of the write-ahead log up to limit, and calls each, unless it
+// is nil, with every frame. seen is nil if the file is not in use.
+func readSegment(path string, limit int64, each func(*frame) error) (seg segment, seen []sighting, torn bool, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return seg, nil, false, err
+	}
+	defer f.Close()
+	r, blank, err := newSegmentReader(io.LimitReader(f, limit))
+	if errors.Is(err, errTorn) {
+		if blank {
+			return seg, nil, false, nil // made for what comes, and not used yet
+		}
+		return seg, nil, false, fmt.Errorf("%w: %s has no head", ErrDamaged, path)
+	}
+	if err != nil {
+		return seg, nil, false, err
+	}
+	seen = []sighting{r.base}
+	for {
+		fr, err := r.next()
+		if errors.Is(err, errTorn) {
+			break
+		}
+		if err == nil && fr.before != seen[len(seen)-1].size {
+			err = fmt.Errorf("%w: %s: a batch begins at record %d, and the one before ends at %d", ErrDamaged, path, fr.before, seen[len(seen)-1].size)
+		}
+		if err == nil && each != nil {
+			err = each(fr)
+		}
+		if err != nil {
+			return seg, seen, false, err
+		}
+		if fr.size > fr.before {
+			seen = append(seen, fr.sighting)
+		}
+	}
+	seg = segment{path: path, epoch: r.epoch, base: r.base, end: r.end}
+	torn = slices.ContainsFunc(r.tried, func(b byte) bool { return b != 0 })
+	var damaged bool
+	if seg.ended, damaged, err = r.rest(); err == nil && damaged {
+		err = fmt.Errorf("%w: %s: the batch behind record %d cannot be read", ErrDamaged, path, seen[len(seen)-1].size)
+	}
+	return seg, seen, torn, err
+}
+
+// frames calls each with every frame, in order.
+func (h *history) frames(each func(*frame) error) error {
+	for _, seg := range h.segments {
+		if _, _, _, err := readSegment(seg.path, seg.end, each); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readLive reads the active file of a write-ahead log that goes on being written. It
+// returns nil if the file was used anew meanwhile.
+func readLive(now func() segment) (*history, error) {
+	want := now()
+	seg, seen, _, err := readSegment(want.path, want.end, nil)
+	if errors.Is(err, ErrDamaged) || err == nil && (seg.epoch != want.epoch || seg.end != want.end) {
+		if now().epoch != want.epoch {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("%w: %s is not what was written to it", ErrDamaged, want.path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the write-ahead log: %w", err)
+	}
+	return &history{seen: seen}, nil
+}
