@@ -263,9 +263,14 @@ func (c *config) readFile(e *env, path string, named bool) error {
 		if kind, ok := strings.CutPrefix(text, "cannot decode TOML "); ok {
 			kind, _, _ = strings.Cut(strings.TrimPrefix(kind, "local "), " ") // the rest names types of this program
 			text = strings.Join(bad.Key(), ".") + ": this key takes no " + kind
+		} else if _, key := culprit(b); key != "" {
+			text = wire.Printable(key) + ": " + text
 		}
 		return fmt.Errorf("%s:%d:%d: %s", path, row, column, text)
 	case err != nil:
+		if line, key := culprit(b); line > 0 {
+			return fmt.Errorf("%s:%d: %s: %w", path, line, wire.Printable(key), err)
+		}
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	c.File, c.ruleLines = path, ruleLines(b)

@@ -68,6 +68,28 @@ func TestPaths(t *testing.T) {
 	}
 }
 
+// What has a unit and is written without one: the text says where, and what to
+// write.
+func TestConfigWithoutUnits(t *testing.T) {
+	tests := []struct{ name, text, want string }{
+		{"a number", "drain_timeout = 10", `:1: drain_timeout: "10" is no duration: write it as "10s" or "1m30s"`},
+		{"the second of two keys with one value", "max_in_flight = 10\n\n# so\n lock_after = 10 # or so\nconfirm_timeout = 10", `:4: lock_after: "10" is no duration`},
+		{"a fraction", "log_level = \"info\"\nconfirm_timeout = 1.5\n", `:2: confirm_timeout: "1.5" is no duration`},
+		{"a truth", "lock_after = true", `:1: lock_after: "true" is no duration`},
+		{"a text", "drain_timeout = \"10\"", `:1:17: drain_timeout: "10" is no duration`},
+		{"in a table", "[[consumer]]\nname = \"a\"\n\n[audit]\nretention = 400\n[quota]\nwarn_below = 400", `:5: audit.retention: "400" is no age: write it as "400d"`},
+		{"with a dotted key", "audit.retention = 400", `:1: audit.retention: "400" is no age`},
+		{"a size", "[upstream]\nmax_request_bytes = 1.5", `:2: upstream.max_request_bytes: "1.5" is no size`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path, err := configOf(t, tt.text, nil)
+			require.ErrorContains(t, err, path+tt.want)
+			require.Equal(t, exitConfig, exitCode(err))
+		})
+	}
+}
+
 // Configs that cannot be, by the cross product of keys and values: each ends
 // with 78 and a text of a few short lines that names the file, and shows
 // neither control bytes nor a password.

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os/user"
+	"sort"
 	"strconv"
 	"strings"
 
+	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
 
 	"github.com/hsagent/hsagentd/agent/hubspot"
@@ -65,6 +67,45 @@ func ruleLines(b []byte) []int {
 		}
 	}
 	return lines
+}
+
+// culprit returns line and key of the first value of a file that does not fit its
+// key. The decoder's errors do not say so of what has a unit: of a text they
+// lack the key, of a bare number the line too. Line 0 is that of a file that
+// is no TOML.
+func culprit(b []byte) (line int, key string) {
+	type entry struct {
+		line, end int
+		key       string
+	}
+	var (
+		p     unstable.Parser
+		all   []entry
+		table string
+	)
+	p.Reset(b)
+	for p.NextExpression() {
+		node := p.Expression()
+		name, first := "", 0
+		for k := node.Key(); k.Next(); {
+			if first == 0 {
+				first = p.Shape(k.Node().Raw).Start.Line
+			}
+			name += "." + string(k.Node().Data)
+		}
+		if node.Kind != unstable.KeyValue {
+			table = name
+			continue
+		}
+		if raw := node.Value().Raw; raw.Length > 0 {
+			all = append(all, entry{first, int(raw.Offset + raw.Length), strings.TrimPrefix(table+name, ".")})
+		}
+	}
+	i := sort.Search(len(all), func(i int) bool { return toml.Unmarshal(b[:all[i].end], new(config)) != nil })
+	if i == len(all) {
+		return 0, ""
+	}
+	return all[i].line, all[i].key
 }
 
 // userID returns the uid of a user given by name or number.
