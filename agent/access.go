@@ -103,17 +103,10 @@ func policyCaller(p *policy.Policy, c *peer.Caller) policy.Caller {
 // permit asks the policy about the call, and somebody at a terminal if the
 // policy says so. It notes the rule that decided.
 func (a *Agent) permit(c *call, r *http.Request) *wire.Problem {
-	caller := callerOf(r)
-	readOnly := connOf(r).readOnly
-	switch {
-	case !a.mayUse(caller, readOnly): // a policy that was loaded since the connection was made
-		c.rule = ruleSocket
-		return wire.Errorf(wire.CodeDenied, "user %s may not make calls: ask for membership of the agent's socket_group", nameOf(caller))
-	case readOnly && !c.op.Read:
-		c.rule = ruleReadOnly
-		return wire.Errorf(wire.CodeDenied, "this is the read-only socket, and %s of this path may change something: use the agent's other socket", c.method)
+	if p := c.entitled(); p != nil {
+		return p
 	}
-	effect := c.ruled(caller)
+	effect := c.ruled()
 	if effect == policy.Confirm {
 		if a.keys.Load() == nil {
 			return a.noKeys() // nobody is asked for nothing
@@ -121,23 +114,60 @@ func (a *Agent) permit(c *call, r *http.Request) *wire.Problem {
 		if p := a.approve(r.Context(), c); p != nil {
 			return p
 		}
-		effect = c.ruled(caller) // the rules may have changed meanwhile
+		effect = c.ruled() // the rules may have changed meanwhile
 	}
 	if effect == policy.Deny {
-		return c.forbidden(caller)
+		return c.forbidden(c.conn.caller)
 	}
 	return nil
 }
 
-// ruled asks the policy about the call and notes the rule that decided.
-func (c *call) ruled(caller *peer.Caller) policy.Effect {
-	p := c.agent.rules()
-	if p == nil {
+// permitted asks again about a call that was permitted, if the rules are
+// others by now.
+func (c *call) permitted() *wire.Problem {
+	if c.agent.policy.Load() == c.policy {
+		return nil
+	}
+	if p := c.entitled(); p != nil {
+		return p
+	}
+	switch c.ruled() {
+	case policy.Deny:
+		return c.forbidden(c.conn.caller)
+	case policy.Confirm:
+		if c.confirmedBy == "" {
+			return wire.Errorf(wire.CodeConfirmationRequired, "the rules changed while the call waited, and now it needs a confirmation: make it again")
+		}
+	}
+	return nil
+}
+
+// entitled says why the caller may make no such call on its socket, whatever
+// the rules say of slugs and paths.
+func (c *call) entitled() *wire.Problem {
+	caller, readOnly := c.conn.caller, c.conn.readOnly
+	switch {
+	case !c.agent.mayUse(caller, readOnly): // a policy that was loaded since the connection was made
+		c.rule = ruleSocket
+		return wire.Errorf(wire.CodeDenied, "user %s may not make calls: ask for membership of the agent's socket_group", nameOf(caller))
+	case readOnly && !c.op.Read:
+		c.rule = ruleReadOnly
+		return wire.Errorf(wire.CodeDenied, "this is the read-only socket, and %s of this path may change something: use the agent's other socket", c.method)
+	}
+	return nil
+}
+
+// ruled asks the policy about the call and notes the rule that decided, and of
+// which policy.
+func (c *call) ruled() policy.Effect {
+	c.policy = c.agent.policy.Load()
+	p := c.policy
+	if p == nil || p.Len() == 0 {
 		c.rule = ""
 		return policy.Allow
 	}
 	v := p.Decide(&policy.Request{
-		Caller: policyCaller(p, caller), Slug: c.slug.String(), Method: c.method, Path: hubspot.CanonicalPath(c.target.Path), Read: c.op.Read,
+		Caller: policyCaller(p.Policy, c.conn.caller), Slug: c.slug.String(), Method: c.method, Path: hubspot.CanonicalPath(c.target.Path), Read: c.op.Read,
 	})
 	c.rule = v.Rule
 	return v.Effect

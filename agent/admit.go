@@ -56,6 +56,35 @@ func didYouMean(similar []string) string {
 	return " (did you mean " + strings.Join(similar, ", ") + "?)"
 }
 
+// missing says why the call's slug has no credential, to a caller whom rules
+// limit nothing but that it may not.
+func (c *call) missing(k *keyring) *wire.Problem {
+	if _, bad := k.rejected[c.slug.String()]; !bad && c.agent.limited(c.conn.caller) {
+		c.rule = ruleUnknown
+		return c.forbidden(c.conn.caller)
+	}
+	return k.missing(c.slug)
+}
+
+// withdrawn says why a call that was admitted may not leave any more: since
+// then, while it waited or between two attempts, the agent was locked, its slug
+// quarantined or removed, or the rules changed.
+func (c *call) withdrawn() *wire.Problem {
+	k := c.agent.keys.Load()
+	switch {
+	case k == nil:
+		return c.agent.noKeys()
+	case c.caller.Agent:
+		return nil // asking about tokens is how a quarantine ends, and how a portal is onboarded
+	case k.credential(c.slug.String()) == nil:
+		return c.missing(k)
+	}
+	if p := c.cred.identity.stopped(); p != nil {
+		return p
+	}
+	return c.permitted()
+}
+
 // readOptions reads the call's own headers, which never go on to HubSpot.
 func (c *call) readOptions(h http.Header) *wire.Problem {
 	reason := h.Get(wire.HeaderReason)

@@ -19,7 +19,8 @@ import (
 // A call is one request for one slug on its way through the agent.
 type call struct {
 	agent  *Agent
-	id     string // UUIDv7
+	id     string       // UUIDv7
+	conn   *guardedConn // that it came on; nil for the agent's own
 	caller *chain.Caller
 	slug   wire.Slug
 	method string
@@ -30,6 +31,7 @@ type call struct {
 	body   *upload     // nil for none
 	reason string
 	rule   string // of the policy, that decided
+	policy *loadedPolicy
 
 	confirmedBy string // who said yes or no, where the rule asks for that
 
@@ -84,7 +86,7 @@ func (a *Agent) serveCall(w http.ResponseWriter, r *http.Request) {
 // parseCall reads what is asked. The call that it returns has a slug as soon
 // as one could be read, even beside a problem.
 func (a *Agent) parseCall(r *http.Request) (*call, *wire.Problem) {
-	c := &call{agent: a, id: newCallID(), caller: connOf(r).audited, method: r.Method}
+	c := &call{agent: a, id: newCallID(), conn: connOf(r), caller: connOf(r).audited, method: r.Method}
 	slug, rest, err := hubspot.SplitCall(r.RequestURI)
 	if err != nil {
 		return c, asProblem(err)
@@ -118,11 +120,7 @@ func (a *Agent) admit(c *call, r *http.Request) *wire.Problem {
 		return a.noKeys()
 	}
 	if c.cred = k.credential(c.slug.String()); c.cred == nil {
-		if _, bad := k.rejected[c.slug.String()]; !bad && a.limited(callerOf(r)) {
-			c.rule = ruleUnknown
-			return c.forbidden(callerOf(r))
-		}
-		return k.missing(c.slug)
+		return c.missing(k)
 	}
 	if c.body != nil && c.body.length > a.cfg.MaxRequestBytes {
 		return errTooLarge(a.cfg.MaxRequestBytes)
@@ -198,11 +196,8 @@ func (c *call) request() *hubspot.Request {
 // intent makes the record of a wire attempt durable. Until it has returned nil
 // nothing may be written to the attempt's connection.
 func (c *call) intent() *wire.Problem {
-	if c.agent.keys.Load() == nil {
-		return c.agent.noKeys() // locked since the call was admitted, or between two attempts
-	}
-	if p := c.cred.identity.stopped(); p != nil && !c.caller.Agent {
-		return p // quarantined meanwhile
+	if problem := c.withdrawn(); problem != nil {
+		return problem
 	}
 	c.attempt++
 	// Not the caller's context: when it hangs up now, the intent may already

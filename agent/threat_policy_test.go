@@ -18,7 +18,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/hsagent/hsagentd/agent"
+	"github.com/hsagent/hsagentd/agent/credstore"
 	"github.com/hsagent/hsagentd/agent/hubspot"
+	"github.com/hsagent/hsagentd/agent/hubspot/sandbox"
 	"github.com/hsagent/hsagentd/agent/policy"
 	"github.com/hsagent/hsagentd/auditstore/chain"
 	"github.com/hsagent/hsagentd/wire"
@@ -379,4 +381,67 @@ func digestOf(t testing.TB, path string) string {
 	require.NoError(t, err)
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:])
+}
+
+// A call that waits for its portal's quota was permitted and admitted when it
+// came. What is taken back meanwhile stops it all the same: nothing leaves.
+func TestThreat34WaitingCallsAreAskedAgain(t *testing.T) {
+	portals := portalsOf(6)
+	allow := wire.PolicyRule{Name: "all", Effect: "allow", Portals: []string{"*"}}
+	tests := []struct {
+		name string
+		do   func(r *rig)
+		code wire.Code // of client-0's call; "" if it leaves
+	}{
+		{"the rules deny it", func(r *rig) {
+			r.agent.SetPolicy(r.t.Context(), policyOf(r.t, allow, wire.PolicyRule{Name: "not this one", Effect: "deny", Portals: []string{"client-0"}}))
+		}, wire.CodeDenied},
+		{"no rule allows it", func(r *rig) {
+			r.agent.SetPolicy(r.t.Context(), policyOf(r.t, wire.PolicyRule{Name: "others", Effect: "allow", Portals: []string{"client-1"}}))
+		}, wire.CodeDenied},
+		{"the rules want a confirmation", func(r *rig) {
+			r.agent.SetPolicy(r.t.Context(), policyOf(r.t, allow, wire.PolicyRule{Name: "ask", Effect: "confirm", Portals: []string{"client-0"}}))
+		}, wire.CodeConfirmationRequired},
+		{"its slug is removed", func(r *rig) {
+			require.NoError(r.t, r.client.Remove(r.t.Context(), slugOf(r.t, "client-0")))
+		}, wire.CodeUnknownPortal},
+		{"its slug vanishes from the store", func(r *rig) {
+			r.change(func(e *credstore.Edit) error { e.Remove(slugOf(r.t, "client-0")); return nil })
+			r.reload()
+		}, wire.CodeUnknownPortal},
+		{"its entry in the store is bad", func(r *rig) {
+			r.writePlain(strings.Replace(plainStore(portals), `"clientSlug": "client-0"`, `"clientSlug": "client-1"`, 1))
+			r.reload()
+		}, wire.CodePortalRejected},
+		{"other rules that allow it", func(r *rig) {
+			r.agent.SetPolicy(r.t.Context(), policyOf(r.t, wire.PolicyRule{Name: "mine", Effect: "allow", Portals: []string{"client-0"}}))
+		}, ""},
+		{"the store is read again", func(r *rig) { r.reload() }, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel() // each waits for a while
+			r := newRig(t, rigOptions{portals: portals, quiet: true, config: withPolicy(policyOf(t, allow))})
+			r.ready(len(portals))
+			r.hubspot.AddFault(sandbox.Fault{Portal: 1000, Method: "POST", Status: 429, Policy: "SECONDLY", Times: 1, Header: http.Header{"Retry-After": {"2"}}})
+			search := func(retry string) answer {
+				return r.call("client-0", "POST", contacts+"/search", strings.NewReader("{}"), "Content-Type", "application/json", wire.HeaderRetry, retry, wire.HeaderWait, "1m")
+			}
+			require.Equal(t, 429, search("off").status)
+			waiting := make(chan answer, 1)
+			go func() { waiting <- search("on") }()
+			eventually(t, func() bool { return r.agent.Status().CallsInFlight == 1 }, "it waits")
+			tt.do(r)
+			got := <-waiting
+			if tt.code == "" {
+				require.Equal(t, 200, got.status, got.body)
+				require.Len(t, r.came(), 2)
+				return
+			}
+			got.refused(t, tt.code)
+			require.Len(t, r.came(), 1, "it left")
+			require.Len(t, r.records(chain.Filter{Slug: "client-0", Kind: chain.CallDenied}), 1)
+			r.checkLog()
+		})
+	}
 }
