@@ -1,7 +1,6 @@
 package auditstore
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"os"
@@ -57,17 +56,3 @@ func WALFrames(path string) (at []int64, err error) {
 
 // SealNow does what the timer does a minute after the last record.
 func (s *Store) SealNow() { s.sealTime() }
-
-// CheckIn is CheckSigned of what a transaction of the open database sees.
-func CheckIn(ctx context.Context, c Config, txn *badger.Txn) (chain.Report, error) {
-	c.defaults()
-	f, err := look(c.Dir)
-	if err != nil {
-		return chain.Report{}, err
-	}
-	t := newTail()
-	if err := t.readDatabase(ctx, txn, f); err != nil {
-		return chain.Report{}, err
-	}
-	return checkIn(ctx, &c, f, txn, t)
-}
