@@ -57,7 +57,7 @@ func (x *index) add(b *filling, h head, value []byte) (chain.Hash, error) {
 	e := entry{millis: h.millis, slug: h.slug, hashes: x.hashes}
 
 	b.set(recKey(h.slug, seq), value)
-	b.set(seqKey(seqPrefix, seq), b.keep(e.appendTo))
+	b.set(rowKey(seq), b.keep(e.appendTo))
 	day := dayOfMillis(h.millis)
 	if x.whole.enter(day) {
 		b.set(seqKey(wholeDay, seq), day.bytes())
@@ -125,7 +125,7 @@ func (x *index) place(slug string) (*place, error) {
 
 // last calls fn with the last item under prefix, if there is any.
 func last(txn *badger.Txn, prefix []byte, fn func(*badger.Item) error) error {
-	it := txn.NewIterator(badger.IteratorOptions{Reverse: true})
+	it := txn.NewIterator(badger.IteratorOptions{Reverse: true, Prefix: prefix})
 	defer it.Close()
 	it.Seek(append(append([]byte(nil), prefix...), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff))
 	if !it.ValidForPrefix(prefix) {

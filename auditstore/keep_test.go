@@ -53,7 +53,7 @@ func TestRefusedLossChangesNothing(t *testing.T) {
 	db, err := badger.Open(auditstore.BadgerOptions(filepath.Join(source, "badger")))
 	require.NoError(t, err)
 	require.NoError(t, db.Update(func(txn *badger.Txn) error {
-		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte("a/")})
+		it := txn.NewIterator(badger.IteratorOptions{Prefix: append(key("a/", 0), 'r')})
 		it.Rewind()
 		k := it.Item().KeyCopy(nil)
 		it.Close()

@@ -14,29 +14,32 @@ import (
 
 // The log's keys. Numbers are big endian, so that Badger's order is theirs.
 //
-//	q/<seq>        every record: time, slug, and the hashes it adds to the tree
-//	a/<from><slug>\0<seq>
-//	               its salt and stored bytes; records without a slug under ""
+//	a/<from>q<seq>  every record: time, slug, and the hashes it adds to the tree
+//	a/<from>r<slug>\0<seq>
+//	                its salt and stored bytes; records without a slug under ""
 //	d/<slug>\0<seq> the day of the record, if the slug's record before has another
-//	D/<seq>        the same for the log as a whole
-//	x/<seq>        a record about the log itself, such as what was pruned
-//	m/<name>       about the log itself
+//	e/<seq>         the same for the log as a whole
+//	x/<seq>         a record about the log itself, such as what was pruned
+//	m/<name>        about the log itself
 //
-// Where a record was pruned, a stub stands under a/ in its place.
+// Where a record was pruned, a stub stands in its place.
 //
 // From is the first sequence of the record's window. What is written stands
-// behind all that was written before, but for the window at the end: so tables
-// are merged there, and no work grows with the log. In a window a slug's
-// records stand together.
+// behind all that was written before, but for the window at the end and for
+// what is small; nothing stands before a/. So tables are merged at the end of
+// the log, and no work grows with it. In a window a slug's records stand
+// together.
 //
-// The d/ and D/ entries cut the log into runs of one day each. A time range is
+// The d/ and e/ entries cut the log into runs of one day each. A time range is
 // the runs whose day lies in it: no scan, and exact whatever the clock did.
 const (
-	seqPrefix  = "q/"
-	recPrefix  = "a/"
-	dayPrefix  = "d/"
-	wholeDay   = "D/"
-	metaPrefix = "m/"
+	windowPrefix = "a/"
+	dayPrefix    = "d/"
+	wholeDay     = "e/"
+	metaPrefix   = "m/"
+
+	rowMark = 'q'
+	recMark = 'r'
 
 	statePrefix = "x/"
 
@@ -77,28 +80,51 @@ const window = 1 << 14
 // windowOf returns the first sequence of seq's window.
 func windowOf(seq uint64) uint64 { return seq &^ (window - 1) }
 
+// windowKey is what all keys of the window that begins with from begin with.
+func windowKey(from uint64) []byte {
+	b := make([]byte, 0, len(windowPrefix)+8+1+8)
+	return binary.BigEndian.AppendUint64(append(b, windowPrefix...), from)
+}
+
+// rowsIn is what the keys of the entries in one window begin with.
+func rowsIn(from uint64) []byte { return append(windowKey(from), rowMark) }
+
+// rowKey is where the entry of a record is.
+func rowKey(seq uint64) []byte { return binary.BigEndian.AppendUint64(rowsIn(windowOf(seq)), seq) }
+
+// recSlug is what the keys of a slug's records in one window begin with.
+func recSlug(slug string, from uint64) []byte {
+	b := make([]byte, 0, len(windowPrefix)+8+1+len(slug)+1+8)
+	b = binary.BigEndian.AppendUint64(append(b, windowPrefix...), from)
+	b = append(append(b, recMark), slug...)
+	return append(b, 0)
+}
+
 // recKey is where the bytes of a record are.
 func recKey(slug string, seq uint64) []byte {
 	return binary.BigEndian.AppendUint64(recSlug(slug, windowOf(seq)), seq)
 }
 
-// recSlug is what the keys of a slug's records in one window begin with.
-func recSlug(slug string, from uint64) []byte {
-	b := make([]byte, 0, len(recPrefix)+8+len(slug)+1+8)
-	b = binary.BigEndian.AppendUint64(append(b, recPrefix...), from)
-	b = append(b, slug...)
-	return append(b, 0)
+// inWindow is how many bytes stand before a mark.
+const inWindow = len(windowPrefix) + 8
+
+// parseRowKey takes apart what rowKey made.
+func parseRowKey(k []byte) (seq uint64, ok bool) {
+	if len(k) != inWindow+1+8 || k[inWindow] != rowMark {
+		return 0, false
+	}
+	seq, _ = keySeq(k)
+	return seq, binary.BigEndian.Uint64(k[len(windowPrefix):]) == windowOf(seq)
 }
 
 // parseRecKey takes apart what recKey made.
 func parseRecKey(k []byte) (slug string, seq uint64, ok bool) {
-	const head = len(recPrefix) + 8
-	if len(k) < head+1+8 {
+	if len(k) < inWindow+1+1+8 || k[inWindow] != recMark {
 		return "", 0, false
 	}
 	seq, _ = keySeq(k)
-	name := k[head : len(k)-9]
-	ok = k[len(k)-9] == 0 && bytes.IndexByte(name, 0) < 0 && binary.BigEndian.Uint64(k[len(recPrefix):]) == windowOf(seq)
+	name := k[inWindow+1 : len(k)-9]
+	ok = k[len(k)-9] == 0 && bytes.IndexByte(name, 0) < 0 && binary.BigEndian.Uint64(k[len(windowPrefix):]) == windowOf(seq)
 	return string(name), seq, ok
 }
 
@@ -110,7 +136,7 @@ func keySeq(k []byte) (uint64, bool) {
 	return binary.BigEndian.Uint64(k[len(k)-8:]), true
 }
 
-// An entry is the value under q/.
+// An entry is what the log knows of a record beside its bytes.
 type entry struct {
 	millis int64 // of the record's time
 	slug   string

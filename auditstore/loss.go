@@ -67,7 +67,7 @@ func (s *Store) salvage(ctx context.Context, f *found) (*tail, error) {
 	if f.history != nil {
 		s.witnessed = f.history.last()
 	}
-	v := &verification{txn: txn, size: size}
+	v := &verification{db: s.db, txn: txn, size: size}
 	v.each = t.pair
 	if err := v.run(ctx); err != nil {
 		return nil, err

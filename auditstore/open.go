@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -381,22 +380,16 @@ func (t *tail) readDatabase(ctx context.Context, txn *badger.Txn, f *found) erro
 
 // readEnd finds the number of records in the database.
 func (t *tail) readEnd(txn *badger.Txn) (size uint64, err error) {
-	it := txn.NewIterator(badger.IteratorOptions{Reverse: true})
-	defer it.Close()
-	it.Seek(seqKey(seqPrefix, math.MaxUint64))
-	if !it.ValidForPrefix([]byte(seqPrefix)) {
-		return 0, nil
-	}
-	seq, ok := keySeq(it.Item().Key())
-	if !ok || seq >= math.MaxInt64 {
-		return 0, fmt.Errorf("%w: the database has the key %q", ErrDamaged, it.Item().Key())
-	}
-	var e entry
-	if err := it.Item().Value(func(v []byte) (err error) { e, err = parseEntry(v); return err }); err != nil {
-		return 0, fmt.Errorf("%w: record %d: %w", ErrDamaged, seq, err)
-	}
-	t.whole = place{day: dayOfMillis(e.millis), any: true}
-	return seq + 1, nil
+	err = lastRow(txn, func(seq uint64, it *badger.Item) error {
+		var e entry
+		if err := it.Value(func(v []byte) (err error) { e, err = parseEntry(v); return err }); err != nil {
+			return fmt.Errorf("%w: record %d: %w", ErrDamaged, seq, err)
+		}
+		size = seq + 1
+		t.whole = place{day: dayOfMillis(e.millis), any: true}
+		return nil
+	})
+	return size, err
 }
 
 // reconcile compares what Badger holds with what the write-ahead log saw: it is filled

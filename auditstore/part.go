@@ -83,16 +83,18 @@ func (p *part) read() (err error) {
 			err = fmt.Errorf("%w: read records %d to %d: %v", ErrDamaged, p.lo, p.hi-1, v)
 		}
 	}()
-	p.readRows()
+	it := p.c.txn.NewIterator(badger.IteratorOptions{Prefix: []byte(windowPrefix)})
+	defer it.Close()
+	p.readRows(it)
 	if p.pruned, err = p.c.states.pruned(p.c.txn, p.lo, len(p.rows)); err != nil {
 		p.report.Add(p.lo, chain.BadIndex, "what was pruned cannot be read: %v", err)
 	}
-	p.readRecords()
+	p.readRecords(it)
 	return nil
 }
 
-// readRows reads the entries.
-func (p *part) readRows() {
+// readRows reads the entries. It leaves the iterator behind them.
+func (p *part) readRows(it *badger.Iterator) {
 	p.rows = make([]row, p.hi-p.lo)
 	next := p.lo
 	missing := func(until uint64) {
@@ -100,15 +102,19 @@ func (p *part) readRows() {
 			p.report.Add(next, chain.Missing, "its hashes are not there")
 		}
 	}
-	it := p.c.txn.NewIterator(badger.IteratorOptions{Prefix: []byte(seqPrefix)})
-	defer it.Close()
-	for it.Seek(seqKey(seqPrefix, p.lo)); it.Valid(); it.Next() {
-		seq, ok := keySeq(it.Item().Key())
-		if ok && seq >= p.hi {
-			break
-		}
-		if len(it.Item().Key()) != len(seqPrefix)+8 {
+	from := windowOf(p.lo)
+	begin, end := windowKey(from), append(windowKey(from), recMark)
+	if from == 0 {
+		begin = []byte(windowPrefix)
+	} else if p.lo > from {
+		begin = rowKey(p.lo)
+	}
+	for it.Seek(begin); it.Valid() && bytes.Compare(it.Item().Key(), end) < 0; it.Next() {
+		seq, ok := parseRowKey(it.Item().Key())
+		if !ok {
 			p.report.Add(next, chain.Unknown, "the database has the key %q", it.Item().Key())
+		}
+		if !ok || seq < p.lo || seq >= p.hi {
 			continue
 		}
 		missing(seq)
@@ -121,15 +127,11 @@ func (p *part) readRows() {
 	missing(p.hi)
 }
 
-// readRecords compares the records with the entries.
-func (p *part) readRecords() {
-	it := p.c.txn.NewIterator(badger.IteratorOptions{Prefix: []byte(recPrefix)})
-	defer it.Close()
-	begin, end := []byte(recPrefix), seqKey(recPrefix, windowOf(p.lo)+window)
-	if from := windowOf(p.lo); from > 0 {
-		begin = seqKey(recPrefix, from)
-	}
-	for it.Seek(begin); it.Valid() && bytes.Compare(it.Item().Key(), end) < 0; it.Next() {
+// readRecords compares the records, before which the iterator stands, with the
+// entries.
+func (p *part) readRecords(it *badger.Iterator) {
+	end := windowKey(windowOf(p.lo) + window)
+	for ; it.Valid() && bytes.Compare(it.Item().Key(), end) < 0; it.Next() {
 		slug, seq, ok := parseRecKey(it.Item().Key())
 		switch {
 		case !ok:

@@ -126,9 +126,9 @@ func (p *pruner) find(w stretch) (found []pruneOne, err error) {
 	err = p.s.db.View(func(txn *badger.Txn) error {
 		states := statementSeqs(txn, w)
 		bySlug := make(map[string][]uint64)
-		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte(seqPrefix), PrefetchValues: true, PrefetchSize: 100})
+		it := txn.NewIterator(badger.IteratorOptions{Prefix: rowsIn(windowOf(w.lo))})
 		defer it.Close()
-		for it.Seek(seqKey(seqPrefix, w.lo)); it.Valid(); it.Next() {
+		for it.Seek(rowKey(w.lo)); it.Valid(); it.Next() {
 			seq, _ := keySeq(it.Item().Key())
 			if seq >= w.hi {
 				break

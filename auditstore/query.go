@@ -190,6 +190,27 @@ func eachIn(txn *badger.Txn, slug string, from uint64, p stretch, fn func(seq ui
 	return nil
 }
 
+// lastRow calls fn with the log's last entry, if there is any.
+func lastRow(txn *badger.Txn, fn func(seq uint64, it *badger.Item) error) error {
+	it := txn.NewIterator(badger.IteratorOptions{Reverse: true, Prefix: []byte(windowPrefix)})
+	defer it.Close()
+	for it.Seek(windowKey(math.MaxUint64)); it.Valid(); {
+		k := it.Item().Key()
+		seq, ok := parseRowKey(k)
+		if ok && seq < math.MaxInt64 {
+			return fn(seq, it.Item())
+		}
+		if !ok {
+			_, seq, ok = parseRecKey(k)
+		}
+		if !ok || seq >= math.MaxInt64 {
+			return fmt.Errorf("%w: the database has the key %q", ErrDamaged, k)
+		}
+		it.Seek(append(windowKey(windowOf(seq)), recMark)) // which stands behind the window's entries
+	}
+	return nil
+}
+
 // lastOf calls fn with the last of a slug's records below size, if it has any.
 // The days tell where to look for it.
 func lastOf(txn *badger.Txn, slug string, size uint64, fn func(*badger.Item) error) error {
@@ -226,15 +247,13 @@ func lastOf(txn *badger.Txn, slug string, size uint64, fn func(*badger.Item) err
 // whole reads the records of all slugs: a piece of a window in the log's order,
 // then each slug's records in it together, then in order again.
 func (q *query) whole(parts []stretch) error {
-	seqs := q.txn.NewIterator(badger.IteratorOptions{Prefix: []byte(seqPrefix)})
-	defer seqs.Close()
-	recs := q.txn.NewIterator(badger.IteratorOptions{Prefix: []byte(recPrefix)})
-	defer recs.Close()
+	it := q.txn.NewIterator(badger.IteratorOptions{Prefix: []byte(windowPrefix)})
+	defer it.Close()
 	n := uint64(64) // a small answer must not read much, a large one should
 	for _, p := range parts {
 		for lo := p.lo; lo < p.hi; n = min(2*n, 4096) {
 			hi := min(lo+n, windowOf(lo)+window, p.hi)
-			if err := q.piece(seqs, recs, lo, hi); err != nil {
+			if err := q.piece(it, lo, hi); err != nil {
 				return err
 			}
 			lo = hi
@@ -243,14 +262,15 @@ func (q *query) whole(parts []stretch) error {
 	return nil
 }
 
-func (q *query) piece(seqs, recs *badger.Iterator, lo, hi uint64) error {
+func (q *query) piece(it *badger.Iterator, lo, hi uint64) error {
 	bySlug := make(map[string][]uint64)
-	for seqs.Seek(seqKey(seqPrefix, lo)); seqs.Valid(); seqs.Next() {
-		seq, _ := keySeq(seqs.Item().Key())
+	rows := rowsIn(windowOf(lo))
+	for it.Seek(rowKey(lo)); it.ValidForPrefix(rows); it.Next() {
+		seq, _ := keySeq(it.Item().Key())
 		if seq >= hi {
 			break
 		}
-		err := seqs.Item().Value(func(v []byte) error {
+		err := it.Item().Value(func(v []byte) error {
 			slug, in, err := q.place(v)
 			if in {
 				bySlug[slug] = append(bySlug[slug], seq)
@@ -263,19 +283,19 @@ func (q *query) piece(seqs, recs *badger.Iterator, lo, hi uint64) error {
 	}
 	values := make([][]byte, hi-lo)
 	for slug, want := range bySlug {
-		recs.Seek(recKey(slug, want[0]))
+		it.Seek(recKey(slug, want[0]))
 		for _, seq := range want {
 			key := recKey(slug, seq)
-			for recs.Valid() && bytes.Compare(recs.Item().Key(), key) < 0 {
-				recs.Next()
+			for it.Valid() && bytes.Compare(it.Item().Key(), key) < 0 {
+				it.Next()
 			}
-			if !recs.Valid() || !bytes.Equal(recs.Item().Key(), key) {
+			if !it.Valid() || !bytes.Equal(it.Item().Key(), key) {
 				return atRecord(seq, fmt.Errorf("%w: its bytes are not there", ErrDamaged))
 			}
-			if isStub(recs.Item()) {
+			if isStub(it.Item()) {
 				continue
 			}
-			v, err := recs.Item().ValueCopy(nil)
+			v, err := it.Item().ValueCopy(nil)
 			if err != nil {
 				return atRecord(seq, err)
 			}

@@ -139,9 +139,9 @@ func readRecord(txn *badger.Txn, seq uint64) (*chain.Record, error) {
 	return r, err
 }
 
-// readEntry reads what stands under q/.
+// readEntry reads a record's entry.
 func readEntry(txn *badger.Txn, seq uint64) (entry, error) {
-	it, err := txn.Get(seqKey(seqPrefix, seq))
+	it, err := txn.Get(rowKey(seq))
 	if err != nil {
 		return entry{}, fmt.Errorf("%w: its hashes are not there: %w", ErrDamaged, err)
 	}

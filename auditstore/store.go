@@ -307,6 +307,17 @@ func (s *Store) Wait(ctx context.Context, after uint64) error {
 	}
 }
 
+// Unmap takes what was read and written of the log's tables out of the process's
+// resident memory, if it is much: it can be read anew.
+func (s *Store) Unmap() error {
+	done, err := s.using()
+	if err != nil {
+		return err
+	}
+	defer done()
+	return unmapMuch(s.db)
+}
+
 // Close makes everything queued durable, seals the log and closes it. Readers
 // are stopped.
 func (s *Store) Close() error { return s.closed() }
@@ -363,23 +374,28 @@ func (s *Store) renewWAL() error {
 	return j.close()
 }
 
-// reading counts a reader, whom Close waits for, and returns how many records
-// the database has: all that are durable.
+// reading counts a reader, and returns how many records the database has: all
+// that are durable.
 func (s *Store) reading(ctx context.Context) (size uint64, done func(), err error) {
-	s.mu.Lock()
-	closing := s.closing
-	if !closing {
-		s.readers.Add(1)
-	}
-	s.mu.Unlock()
-	if closing {
-		return 0, nil, errClosed
+	if done, err = s.using(); err != nil {
+		return 0, nil, err
 	}
 	if size, err = s.fill.wait(ctx, s.stopRead); err != nil {
-		s.readers.Done()
+		done()
 		return 0, nil, fmt.Errorf("read the log: %w", err)
 	}
-	return size, s.readers.Done, nil
+	return size, done, nil
+}
+
+// using counts who uses the database, for whom Close waits.
+func (s *Store) using() (done func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return nil, errClosed
+	}
+	s.readers.Add(1)
+	return s.readers.Done, nil
 }
 
 // writtenSegment is how far the write-ahead log goes.

@@ -38,9 +38,9 @@ func key(prefix string, seq uint64) []byte { return binary.BigEndian.AppendUint6
 func recKey(seq int) []byte { return recOf(slugOf(seq), uint64(seq)) }
 
 // recOf is the key of a record in the first window.
-func recOf(slug string, seq uint64) []byte { return key(string(key("a/", 0))+slug+"\x00", seq) }
+func recOf(slug string, seq uint64) []byte { return key(string(key("a/", 0))+"r"+slug+"\x00", seq) }
 
-func seqKey(seq int) []byte { return key("q/", uint64(seq)) }
+func seqKey(seq int) []byte { return key(string(key("a/", 0))+"q", uint64(seq)) }
 
 // tamper opens the log's database behind the log's back.
 func tamper(t testing.TB, dir string, fn func(txn *badger.Txn) error) {
@@ -149,7 +149,7 @@ func TestThreat22Tamper(t *testing.T) {
 			return change(x, seqKey(at), func(e []byte) []byte { copy(e[8+1+1:], leaf[:]); return e })
 		}, chain.BadHash, []uint64{at}},
 		{"delete a slug's day", func(x *badger.Txn) error { return x.Delete(key("d/b\x00", 1)) }, chain.BadIndex, []uint64{1}},
-		{"delete the log's day", func(x *badger.Txn) error { return x.Delete(key("D/", 0)) }, chain.BadIndex, []uint64{0}},
+		{"delete the log's day", func(x *badger.Txn) error { return x.Delete(key("e/", 0)) }, chain.BadIndex, []uint64{0}},
 		{"flip a day", func(x *badger.Txn) error { return change(x, key("d/b\x00", 1), flip(-1)) }, chain.BadIndex, []uint64{1}},
 		{"insert a day", func(x *badger.Txn) error { return x.Set(key("d/b\x00", at), make([]byte, 8)) }, chain.BadIndex, []uint64{0}},
 		{"insert a stranger", func(x *badger.Txn) error { return x.Set([]byte("zebra"), nil) }, chain.Unknown, []uint64{0}},

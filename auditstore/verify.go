@@ -31,7 +31,7 @@ func (s *Store) Verify(ctx context.Context, progress func(done, total uint64)) (
 		}
 	}()
 	v := &verification{size: size, live: true, progress: progress, dir: s.cfg.Dir, sink: s.cfg.Sink}
-	v.txn = s.db.NewTransaction(false)
+	v.db, v.txn = s.db, s.db.NewTransaction(false)
 	defer v.txn.Discard()
 	if s.sign.keys != nil {
 		v.trusted = s.sign.keys.Verifiers()
@@ -88,12 +88,12 @@ func check(ctx context.Context, c *Config) (r chain.Report, err error) {
 	}
 	txn := db.NewTransaction(false)
 	defer txn.Discard()
-	return checkIn(ctx, c, f, txn, t)
+	return checkIn(ctx, c, f, db, txn, t)
 }
 
 // checkIn verifies what a transaction sees.
-func checkIn(ctx context.Context, c *Config, f *found, txn *badger.Txn, t *tail) (r chain.Report, err error) {
-	v := &verification{txn: txn, history: f.history, dir: c.Dir, sink: c.Sink, crashed: f.crashed}
+func checkIn(ctx context.Context, c *Config, f *found, db *badger.DB, txn *badger.Txn, t *tail) (r chain.Report, err error) {
+	v := &verification{db: db, txn: txn, history: f.history, dir: c.Dir, sink: c.Sink, crashed: f.crashed}
 	if t.report.OK() {
 		v.size = t.tree.Size()
 	} else if f.history != nil {
@@ -119,6 +119,7 @@ func checkIn(ctx context.Context, c *Config, f *found, txn *badger.Txn, t *tail)
 
 // A verification checks all records of a log.
 type verification struct {
+	db       *badger.DB
 	txn      *badger.Txn
 	size     uint64
 	live     bool     // the log may grow meanwhile
@@ -135,7 +136,7 @@ type verification struct {
 
 func (v *verification) run(ctx context.Context) error {
 	c := newChecker(v.txn, &v.report)
-	c.each = v.each
+	c.db, c.each = v.db, v.each
 	known, err := v.expect(c)
 	if err != nil {
 		return err
@@ -171,12 +172,12 @@ func (v *verification) expect(c *checker) (known signed, err error) {
 			v.report.Add(v.size, chain.Missing, "the write-ahead log saw %d records", seen.size)
 		}
 	}
-	b, err := value(v.txn, sealKey)
+	seal, err := value(v.txn, sealKey)
 	if err != nil {
 		return known, err
 	}
-	if b != nil {
-		sl, err := parseSeal(b)
+	if seal != nil {
+		sl, err := parseSeal(seal)
 		switch {
 		case err != nil:
 			v.report.Add(v.size, chain.BadIndex, "the seal: %v", err)
@@ -194,6 +195,8 @@ func (v *verification) expect(c *checker) (known signed, err error) {
 	case err != nil:
 		return known, err
 	case known.note == "":
+	case seal == nil:
+		v.report.Add(v.size, chain.Missing, "the database has a checkpoint, and the seal beside it is not there")
 	case known.size <= v.size:
 		c.expect(known.size, known.root, "the database's checkpoint")
 	case !v.live:

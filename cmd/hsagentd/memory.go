@@ -7,16 +7,17 @@ import (
 	"time"
 )
 
-// The database takes a hundred megabytes for a moment when it merges its
+// The database takes some fifty megabytes for a moment when it merges its
 // tables, and Go keeps such memory for minutes, as garbage or for later use.
 const (
-	memoryLimit = 192 << 20 // above it garbage is collected sooner; the environment's GOMEMLIMIT goes before it
-	memorySpare = 24 << 20  // that may be kept without being in use
+	memoryLimit = 96 << 20 // above it garbage is collected sooner; the environment's GOMEMLIMIT goes before it
+	memorySpare = 24 << 20 // that may be kept without being in use
 	tidyEvery   = 10 * time.Second
 )
 
-// keepSmall bounds the process's memory until ctx ends.
-func keepSmall(ctx context.Context, e *env) {
+// keepSmall bounds the process's memory until ctx ends. Unmap gives up what is
+// mapped of files.
+func keepSmall(ctx context.Context, e *env, unmap func() error) {
 	if e.getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)
 	}
@@ -35,6 +36,7 @@ func keepSmall(ctx context.Context, e *env) {
 				now.tidied = now.live
 			}
 			before = now
+			_ = unmap() // it costs nothing but memory
 		}
 	}
 }

@@ -72,6 +72,7 @@ type daemon struct {
 
 	sock     *socket
 	readOnly *socket // nil for none
+	audit    *auditstore.Store
 	agent    *agent.Agent
 }
 
@@ -128,6 +129,7 @@ func (d *daemon) run(ctx context.Context, ready func()) (err error) {
 			err = errors.Join(err, fmt.Errorf("close the audit log: %w", cerr))
 		}
 	}()
+	d.audit = audit
 	d.agent, err = agent.New(ctx, agent.Config{
 		Version:         wire.Version,
 		Log:             d.log,
@@ -206,7 +208,7 @@ func (d *daemon) serve(ctx context.Context, ready func()) error {
 
 	besideCtx, stopBeside := context.WithCancel(ctx)
 	var beside sync.WaitGroup
-	beside.Go(func() { keepSmall(besideCtx, d.env) })
+	beside.Go(func() { keepSmall(besideCtx, d.env, d.audit.Unmap) })
 	beside.Go(func() {
 		client := wire.NewClient(d.sock.path)
 		defer client.Close()

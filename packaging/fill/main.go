@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"time"
 
 	"github.com/hsagent/hsagentd/auditstore"
@@ -25,6 +26,7 @@ func main() {
 	flag.Uint64Var(&cfg.Seed, "seed", 1, "the same seed gives the same calls")
 	flag.IntVar(&cfg.Kills, "kills", 12, "how often the agent is killed in the middle of calls")
 	flag.Parse()
+	debug.SetMemoryLimit(memoryLimit)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	err := run(ctx, *dir, cfg)
 	stop()
@@ -33,6 +35,9 @@ func main() {
 		os.Exit(1)
 	}
 }
+
+// memoryLimit is the daemon's.
+const memoryLimit = 96 << 20
 
 // chunk is how many records may wait to become durable.
 const chunk = 4096
@@ -61,7 +66,7 @@ func run(ctx context.Context, dir string, cfg fill.Config) (err error) {
 			told = time.Now()
 			fmt.Fprintf(os.Stderr, "fill: %d records\n", n)
 		}
-		return s.Flush(ctx)
+		return errors.Join(s.Flush(ctx), s.Unmap())
 	}, nil)
 	if err != nil {
 		return err
