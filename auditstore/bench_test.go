@@ -7,9 +7,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	badger "github.com/dgraph-io/badger/v4"
 	"github.com/hsagent/hsagentd/auditstore"
 	"github.com/hsagent/hsagentd/auditstore/chain"
 	"github.com/hsagent/hsagentd/wire"
@@ -18,7 +20,8 @@ import (
 )
 
 // BenchmarkAppend measures durable appends beside a bare file that does the
-// same group commit with fdatasync and nothing else.
+// same group commit with fdatasync and nothing else, and beside Badger with a
+// transaction for each record.
 func BenchmarkAppend(b *testing.B) {
 	for _, writers := range []int{1, 16, 64} {
 		b.Run(fmt.Sprintf("log/%d", writers), func(b *testing.B) {
@@ -42,6 +45,19 @@ func BenchmarkAppend(b *testing.B) {
 				return g.append(line)
 			})
 			require.NoError(b, f.Close())
+		})
+		b.Run(fmt.Sprintf("badger/%d", writers), func(b *testing.B) {
+			db, err := badger.Open(badger.DefaultOptions(b.TempDir()).WithSyncWrites(true).WithLogger(nil))
+			require.NoError(b, err)
+			var seq atomic.Uint64
+			spread(b, writers, func(rec chain.Record) error {
+				line, err := rec.Encode()
+				if err != nil {
+					return err
+				}
+				return db.Update(func(txn *badger.Txn) error { return txn.Set(seqKey(int(seq.Add(1))), line) }) //nolint:gosec // small
+			})
+			require.NoError(b, db.Close())
 		})
 	}
 }
