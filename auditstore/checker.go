@@ -152,7 +152,7 @@ func (c *checker) beyond(size uint64) {
 	}
 }
 
-var metaKeys = []string{formatKey, sealKey, checkpointKey, keysKey, erasedKey, flattenKey}
+var metaKeys = []string{formatKey, sealKey, checkpointKey, keysKey, erasedKey, prunedKey, flattenKey}
 
 // strangers names keys that no log writes, and days that no record asks for.
 func (c *checker) strangers(live bool) {

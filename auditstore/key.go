@@ -49,6 +49,7 @@ const (
 	checkpointKey = metaPrefix + "checkpoint" // the last one, as a signed note
 	keysKey       = metaPrefix + "keys"       // that sign now, a verifier key in each line
 	erasedKey     = metaPrefix + "erased"     // the last record about pruning that was carried out
+	prunedKey     = metaPrefix + "pruned"     // how far the log was pruned as a whole, and what was held then
 	flattenKey    = metaPrefix + "flatten"    // there if tables may hold what was erased
 
 	format = "2"

@@ -136,13 +136,13 @@ type entries struct {
 }
 
 // read lists the keys. Those that only say what is to be compacted or erased
-// again mean nothing to a verification.
+// mean nothing to a verification.
 func (e *entries) read() {
 	it := e.txn.NewIterator(badger.IteratorOptions{})
 	defer it.Close()
 	for it.Rewind(); it.Valid(); it.Next() {
 		k := it.Item().KeyCopy(nil)
-		if s := string(k); s != "m/flatten" && s != "m/erased" {
+		if s := string(k); s != "m/flatten" && s != "m/erased" && s != "m/pruned" {
 			e.keys = append(e.keys, k)
 		}
 	}

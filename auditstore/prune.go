@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
+	"strings"
 	"time"
 
 	badger "github.com/dgraph-io/badger/v4"
@@ -65,6 +67,8 @@ type pruner struct {
 	before time.Time
 	caller *chain.Caller
 
+	done uint64 // before it the log as a whole has nothing to prune any more
+
 	chunk []pruneOne
 	seqs  []chain.Range
 	text  int // bytes of seqs, about
@@ -81,13 +85,18 @@ func (p *pruner) run() error {
 	if err != nil {
 		return err
 	}
+	done := p.done
+	if len(parts) > 0 && parts[0].lo == done {
+		done = parts[0].hi
+	}
 	for _, part := range parts {
 		for lo := part.lo; lo < part.hi; lo = windowOf(lo) + window {
 			// A transaction for each window: a long one would keep what is erased.
-			found, err := p.find(stretch{lo, min(windowOf(lo)+window, part.hi)})
+			found, stays, err := p.find(stretch{lo, min(windowOf(lo)+window, part.hi)})
 			if err != nil {
 				return err
 			}
+			done = min(done, stays)
 			for _, one := range found {
 				if err := p.add(one); err != nil {
 					return err
@@ -95,11 +104,19 @@ func (p *pruner) run() error {
 			}
 		}
 	}
-	return p.flush()
+	if err := p.flush(); err != nil || p.slug != "" || done == p.done {
+		return err
+	}
+	return p.s.db.Update(func(txn *badger.Txn) error {
+		return txn.Set([]byte(prunedKey), append(binary.BigEndian.AppendUint64(nil, done), p.held()...))
+	})
 }
 
-// parts are the stretches of the log whose days are before the time, up to the
-// first call that has no outcome.
+// held is what no prune of the whole log touches.
+func (p *pruner) held() string { return strings.Join(p.s.cfg.Hold, "\n") }
+
+// parts are the stretches of the log whose days are before the time, from where
+// it was pruned before up to the first call that has no outcome.
 func (p *pruner) parts() (parts []stretch, err error) {
 	err = p.s.db.View(func(txn *badger.Txn) error {
 		b, err := value(txn, sealKey)
@@ -110,19 +127,30 @@ func (p *pruner) parts() (parts []stretch, err error) {
 		if err != nil {
 			return err
 		}
+		if p.slug == "" {
+			b, err := value(txn, prunedKey)
+			if err != nil {
+				return err
+			}
+			if len(b) >= 8 && string(b[8:]) == p.held() {
+				p.done = binary.BigEndian.Uint64(b)
+			}
+		}
 		q := &query{txn: txn, f: chain.Filter{To: p.before}}
 		prefix := []byte(wholeDay)
 		if p.slug != "" {
 			prefix = slugDays(p.slug)
 		}
-		parts, err = q.days(prefix, stretch{0, sl.open})
+		parts, err = q.days(prefix, stretch{p.done, sl.open})
 		return err
 	})
 	return parts, err
 }
 
-// find lists what is to be pruned in a window of the log.
-func (p *pruner) find(w stretch) (found []pruneOne, err error) {
+// find lists what is to be pruned in a window of the log, and returns the first
+// record that stays only because it is too young.
+func (p *pruner) find(w stretch) (found []pruneOne, stays uint64, err error) {
+	stays = math.MaxUint64
 	err = p.s.db.View(func(txn *badger.Txn) error {
 		states := statementSeqs(txn, w)
 		bySlug := make(map[string][]uint64)
@@ -136,8 +164,12 @@ func (p *pruner) find(w stretch) (found []pruneOne, err error) {
 			err := it.Item().Value(func(v []byte) error {
 				e, err := parseEntry(v)
 				wanted := e.slug == p.slug || p.slug == "" && !slices.Contains(p.s.cfg.Hold, e.slug)
-				if err == nil && wanted && time.UnixMilli(e.millis).Before(p.before) && !states[seq] {
+				switch {
+				case err != nil || !wanted || states[seq]:
+				case time.UnixMilli(e.millis).Before(p.before):
 					bySlug[e.slug] = append(bySlug[e.slug], seq)
+				default:
+					stays = min(stays, seq)
 				}
 				return err
 			})
@@ -160,7 +192,7 @@ func (p *pruner) find(w stretch) (found []pruneOne, err error) {
 		}
 		return 1
 	})
-	return found, err
+	return found, stays, err
 }
 
 // unpruned are those of a slug's records that have bytes.

@@ -42,6 +42,40 @@ func versions(t testing.TB, dir, text string) (n int) {
 	return n
 }
 
+// Pruning goes on where it ended, and begins anew when a hold is lifted.
+func TestPruneGoesOn(t *testing.T) {
+	dir := t.TempDir()
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	clock := func(c *auditstore.Config) { c.SetNow(func() time.Time { return now }) }
+	hold := func(c *auditstore.Config) { c.Hold = []string{"c"} }
+	s := open(t, dir, clock, hold)
+	prune := func(want uint64) {
+		t.Helper()
+		n, err := s.Prune(t.Context(), "", now.Add(-time.Hour), nil)
+		require.NoError(t, err)
+		require.Equal(t, want, n)
+	}
+	grow(t, s, 30) // 20 records each of a, b and c
+	now = now.Add(30 * time.Minute)
+	grow(t, s, 3)
+	now = now.Add(time.Hour)
+	prune(40)
+	prune(0)
+	now = now.Add(time.Hour)
+	prune(4)
+	require.NoError(t, s.Close())
+
+	now = now.Add(48 * time.Hour)
+	s = open(t, dir, clock)
+	prune(22)
+	grow(t, s, 3)
+	now = now.Add(48 * time.Hour)
+	prune(6)
+	r := verified(t, s)
+	require.Equal(t, uint64(72), r.PrunedRecords)
+	require.Equal(t, r.Records-72, uint64(len(all(t, s, chain.Filter{}))))
+}
+
 func TestPrune(t *testing.T) {
 	ks, signed := keys(t)
 	dir := t.TempDir()
