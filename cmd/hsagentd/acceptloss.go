@@ -8,20 +8,12 @@ import (
 	"path/filepath"
 
 	"github.com/hsagent/hsagentd/auditstore"
-	"golang.org/x/sys/unix"
 )
 
 // acceptLoss lets an audit log that has lost records go on, and records that.
 func acceptLoss(ctx context.Context, e *env, args []string) error {
 	f := newFlags("hsagentd accept-loss")
-	if done, err := f.parse(e, args, helpAcceptLoss); done {
-		return err
-	}
-	if err := f.noArgs(); err != nil {
-		return err
-	}
-	unix.Umask(0o077)
-	if err := harden(e); err != nil {
+	if done, err := f.begin(e, args, helpAcceptLoss); done {
 		return err
 	}
 	c, err := loadConfig(e, f)

@@ -11,7 +11,6 @@ import (
 
 	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/hsagent/hsagentd/auditstore/chain"
-	"golang.org/x/sys/unix"
 )
 
 // keyHead is what a file of keys begins with.
@@ -98,14 +97,7 @@ func (c *config) obtainKeys(path, origin string) (keys chain.Keys, made bool, er
 // starts again.
 func rotateAuditKey(_ context.Context, e *env, args []string) (err error) {
 	f := newFlags("hsagentd rotate-audit-key")
-	if done, err := f.parse(e, args, helpRotateAuditKey); done {
-		return err
-	}
-	if err := f.noArgs(); err != nil {
-		return err
-	}
-	unix.Umask(0o077)
-	if err := harden(e); err != nil {
+	if done, err := f.begin(e, args, helpRotateAuditKey); done {
 		return err
 	}
 	c, err := loadConfig(e, f)

@@ -13,20 +13,12 @@ import (
 	"github.com/hsagent/hsagentd/auditstore"
 	"github.com/hsagent/hsagentd/auditstore/chain"
 	"github.com/hsagent/hsagentd/wire"
-	"golang.org/x/sys/unix"
 )
 
 // check reads everything offline and says what is wrong and how to mend it.
 func check(ctx context.Context, e *env, args []string) error {
 	f := newFlags("hsagentd check")
-	if done, err := f.parse(e, args, helpCheck); done {
-		return err
-	}
-	if err := f.noArgs(); err != nil {
-		return err
-	}
-	unix.Umask(0o077)
-	if err := harden(e); err != nil {
+	if done, err := f.begin(e, args, helpCheck); done {
 		return err
 	}
 	r := &checkup{env: e}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hsagent/hsagentd/wire"
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 )
 
 // flags are the command line's, which say the same as some keys of the config.
@@ -39,6 +40,21 @@ func newFlags(verb string) *flags {
 	s.BoolVar(&f.version, "version", false, "print the version and exit")
 	s.BoolVarP(&f.help, "help", "h", false, "print this help and exit")
 	return f
+}
+
+// begin begins a verb that has no arguments but flags. From then on the process
+// is closed to others, and what it makes is its own until it is opened on
+// purpose. done means that the verb has nothing to do any more.
+func (f *flags) begin(e *env, args []string, help string) (done bool, err error) {
+	if done, err := f.parse(e, args, help); done {
+		return true, err
+	}
+	err = f.noArgs()
+	if err == nil {
+		unix.Umask(0o077)
+		err = harden(e)
+	}
+	return err != nil, err
 }
 
 // parse reads args. done means that the command has been served already, by

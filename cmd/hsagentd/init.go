@@ -29,14 +29,7 @@ func initialize(ctx context.Context, e *env, args []string) (err error) {
 	protect := f.set.Bool("passphrase", false, "")
 	recipients := f.set.StringArray("recipient", nil, "")
 	pq := f.set.Bool("pq", false, "")
-	if done, err := f.parse(e, args, helpInit); done {
-		return err
-	}
-	if err := f.noArgs(); err != nil {
-		return err
-	}
-	unix.Umask(0o077)
-	if err := harden(e); err != nil {
+	if done, err := f.begin(e, args, helpInit); done {
 		return err
 	}
 	m, err := plan(e, f, *protect)

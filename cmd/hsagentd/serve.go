@@ -21,7 +21,6 @@ import (
 	"github.com/hsagent/hsagentd/auditstore"
 	"github.com/hsagent/hsagentd/wire"
 	"github.com/hsagent/hsagentd/wire/secret"
-	"golang.org/x/sys/unix"
 )
 
 // closeTimeout bounds what comes after the drain: the record of the stop.
@@ -30,14 +29,7 @@ const closeTimeout = 5 * time.Second
 // serve runs the agent until it is told to stop.
 func serve(ctx context.Context, e *env, args []string) error {
 	f := newFlags("hsagentd")
-	if done, err := f.parse(e, args, help); done {
-		return err
-	}
-	if err := f.noArgs(); err != nil {
-		return err
-	}
-	unix.Umask(0o077) // whatever is made from here on is ours alone until it is opened on purpose
-	if err := harden(e); err != nil {
+	if done, err := f.begin(e, args, help); done {
 		return err
 	}
 	c, err := loadConfig(e, f)
