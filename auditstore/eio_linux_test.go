@@ -109,29 +109,36 @@ func TestThreat21SyncErrors(t *testing.T) {
 	for _, call := range []string{"msync", "fdatasync"} {
 		for _, after := range []int{0, 1, 2, 7, 50} {
 			t.Run(fmt.Sprintf("%s after %d", call, after), func(t *testing.T) {
-				dir := t.TempDir()
-				cmd := exec.Command(os.Args[0])
-				cmd.Env = append(os.Environ(), "AUDIT_TEST_EIO="+fmt.Sprintf("%s:%d", call, after), "AUDIT_TEST_WRITER="+dir)
-				out, err := cmd.CombinedOutput()
-				require.NoError(t, err, "%s", out)
-				var good, accepted int
-				var shut bool
-				_, err = fmt.Sscan(string(out), &good, &accepted, &shut)
-				require.NoError(t, err, "%s", out)
-				require.Equal(t, after, good)
-				require.True(t, shut)
-				if call == "fdatasync" {
-					require.Zero(t, accepted)
-				}
-
-				s := open(t, dir)
-				recs := all(t, s, chain.Filter{Kind: chain.AgentStarted})
-				require.Len(t, recs, after, "what was acknowledged is there")
-				require.GreaterOrEqual(t, len(all(t, s, chain.Filter{Kind: chain.AgentLocked})), accepted)
-				report, err := s.Verify(t.Context(), func(uint64, uint64) {})
-				require.NoError(t, err)
-				require.True(t, report.OK(), "%v", report.Damage)
+				requireShut(t, call, after)
 			})
 		}
 	}
+}
+
+// requireShut breaks a system call under a log, after so many records.
+func requireShut(t *testing.T, call string, after int) {
+	t.Helper()
+	dir := t.TempDir()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "AUDIT_TEST_EIO="+fmt.Sprintf("%s:%d", call, after), "AUDIT_TEST_WRITER="+dir)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	var good, accepted int
+	var shut bool
+	_, err = fmt.Sscan(string(out), &good, &accepted, &shut)
+	require.NoError(t, err, "%s", out)
+	require.Equal(t, after, good)
+	require.True(t, shut)
+	if call == "fdatasync" {
+		require.Zero(t, accepted)
+	}
+
+	s := open(t, dir)
+	recs := all(t, s, chain.Filter{Kind: chain.AgentStarted})
+	require.Len(t, recs, after, "what was acknowledged is there")
+	require.GreaterOrEqual(t, len(all(t, s, chain.Filter{Kind: chain.AgentLocked})), accepted)
+	report, err := s.Verify(t.Context(), func(uint64, uint64) {})
+	require.NoError(t, err)
+	require.True(t, report.OK(), "%v", report.Damage)
+	require.NoError(t, s.Close())
 }

@@ -93,6 +93,31 @@ func NewTmpfs(t *testing.T, mib int) *Disk {
 	return d
 }
 
+// NewInodes mounts a tmpfs that has room for so many files.
+func NewInodes(t *testing.T, files int) *Disk {
+	t.Helper()
+	d := &Disk{Path: t.TempDir()}
+	require.NoError(t, unix.Mount("tmpfs", d.Path, "tmpfs", 0, fmt.Sprintf("size=1g,nr_inodes=%d", files)))
+	t.Cleanup(func() { d.unmount(t) })
+	return d
+}
+
+// FillInodes makes files until there is room for none.
+func (d *Disk) FillInodes(t *testing.T) (free func()) {
+	t.Helper()
+	dir := filepath.Join(d.Path, "files")
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	for i := 0; ; i++ {
+		f, err := os.Create(filepath.Join(dir, fmt.Sprint(i)))
+		if err != nil {
+			require.True(t, errors.Is(err, unix.ENOSPC), "%v", err)
+			break
+		}
+		require.NoError(t, f.Close())
+	}
+	return func() { require.NoError(t, os.RemoveAll(dir)) }
+}
+
 // Resize changes the size of a tmpfs.
 func (d *Disk) Resize(t *testing.T, mib int) {
 	t.Helper()

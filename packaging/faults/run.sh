@@ -30,12 +30,19 @@ if mount -t tmpfs tmpfs "$probe" 2>/dev/null; then
 		lacks "there is no /dev/shm for the disk's bytes" TestFaultPowerCut TestFaultReadOnlyRemount
 	fi
 else
-	lacks "mounting is not allowed" TestFaultPowerCut TestFaultReadOnlyRemount TestFaultFullDisk
+	lacks "mounting is not allowed" TestFaultPowerCut TestFaultReadOnlyRemount TestFaultFullDisk TestFaultInodes
 fi
 rmdir "$probe"
+groups=/sys/fs/cgroup/memory
+! grep -qsw memory /sys/fs/cgroup/cgroup.controllers || groups=/sys/fs/cgroup
+if ! { mkdir $groups/hsagent-probe-$$ && rmdir $groups/hsagent-probe-$$; } 2>/dev/null; then
+	lacks "there is no memory controller to make a control group with" TestFaultMemoryLimit
+fi
+unshare --mount --pid --fork true 2>/dev/null && [ -e /proc/sys/kernel/ns_last_pid ] ||
+	lacks "process namespaces are not allowed, or numbers cannot be chosen in them" TestFaultReusedPIDs
 command -v prlimit >/dev/null || lacks "there is no prlimit: install util-linux" TestFaultDescriptors
 
 echo "$said" >&2
-CGO_ENABLED=0 go test -tags faults -count 1 -timeout 15m -v -run "${1:-^TestFault}" -skip "^(-$skip)\$" ./auditstore ./cmd/hsagentd |
+CGO_ENABLED=0 go test -tags faults -count 1 -timeout 15m -v -run "${1:-^TestFault}" -skip "^(-$skip)\$" ./auditstore ./agent/peer ./cmd/hsagentd |
 	grep -Ev --line-buffered '^ *(=== |--- PASS: TestFaultFiles/)'
 echo "$said" >&2

@@ -54,6 +54,12 @@ journalctl -o json -u hsagentd.service _TRANSPORT=journal | has '"SYSLOG_IDENTIF
 ! journalctl -o export -u hsagentd.service | has -i 'pat-na1-[0-9a-f]' || fail "a token in the journal"
 step "journal"
 
+# What the kernel hides from all other programs without the unit, it hides with it.
+memory() { grep -o '"tokenMemory": *"[a-z]*"' | grep -o '[a-z]*"$' | tr -d '"'; }
+able=$(hsagentd demo -- hsctl status -o json 2>/dev/null | memory)
+[ -n "$able" ] && [ "$(hsctl status -o json | memory)" = "$able" ] || fail "tokens are in $(hsctl status -o json | memory) memory, and could be in $able memory"
+step "the tokens are in $able memory"
+
 grep -q '^Max core file size *0 *0' "/proc/$pid/limits" || fail "core files are allowed"
 grep -q '^Seccomp:[[:space:]]*2' "/proc/$pid/status" || fail "no system call filter"
 grep -q '^CapEff:[[:space:]]*0*$' "/proc/$pid/status" || fail "it has capabilities"
