@@ -30,6 +30,7 @@ type auditLog interface {
 	Flush(ctx context.Context) error
 	Status() wire.AuditStatus
 	Records(ctx context.Context, f chain.Filter, fn func(raw []byte, r *chain.Record) error) error
+	Lines(ctx context.Context, f chain.Filter, fn func(seq uint64, raw []byte) error) error
 	Wait(ctx context.Context, after uint64) error
 	Usage(slug string, from, to time.Time) (int64, error)
 	Verify(ctx context.Context, progress func(done, total uint64)) (chain.Report, error)

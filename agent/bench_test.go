@@ -47,8 +47,9 @@ func (forgetful) Status() wire.AuditStatus      { return wire.AuditStatus{} }
 func (forgetful) Records(context.Context, chain.Filter, func([]byte, *chain.Record) error) error {
 	return nil
 }
-func (forgetful) Usage(string, time.Time, time.Time) (int64, error) { return 0, nil }
-func (forgetful) Wait(context.Context, uint64) error                { return nil }
+func (forgetful) Lines(context.Context, chain.Filter, func(uint64, []byte) error) error { return nil }
+func (forgetful) Usage(string, time.Time, time.Time) (int64, error)                     { return 0, nil }
+func (forgetful) Wait(context.Context, uint64) error                                    { return nil }
 func (forgetful) Verify(context.Context, func(done, total uint64)) (chain.Report, error) {
 	return chain.Report{}, nil
 }

@@ -42,8 +42,8 @@ func (a *Agent) getRecords(w http.ResponseWriter, r *http.Request, req apiReques
 		if limit > 0 {
 			f.Limit = limit - sent
 		}
-		err := a.audit.Records(ctx, f, func(raw []byte, rec *chain.Record) error {
-			last = rec.Seq
+		err := a.audit.Lines(ctx, f, func(seq uint64, raw []byte) error {
+			last = seq
 			sent++
 			if _, err := buf.Write(raw); err != nil {
 				return err

@@ -55,7 +55,7 @@ func BenchmarkAppend(b *testing.B) {
 				if err != nil {
 					return err
 				}
-				return db.Update(func(txn *badger.Txn) error { return txn.Set(seqKey(int(seq.Add(1))), line) }) //nolint:gosec // small
+				return db.Update(func(txn *badger.Txn) error { return txn.Set(seqKey(int(seq.Add(1))), line) })
 			})
 			require.NoError(b, db.Close())
 		})

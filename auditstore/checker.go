@@ -67,7 +67,7 @@ func (c *checker) run(ctx context.Context, from, to uint64, progress func(done, 
 	}
 	parts := 0
 	err = c.read(ctx, from, to, func(p *part) {
-		if parts++; parts%16 == 0 && c.db != nil {
+		if parts++; parts%8 == 0 && c.db != nil {
 			_ = unmapMuch(c.db) // it costs nothing but memory
 		}
 		if progress != nil {

@@ -233,6 +233,18 @@ func TestSlugAcrossWindows(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, int64(3), n)
 	require.Len(t, all(t, s, chain.Filter{Slug: "other"}), others)
+	for _, f := range []chain.Filter{{Slug: "quiet"}, {Slug: "quiet", Kind: chain.CallIntent}, {Slug: "other", Method: "GET", Limit: 5}, {Limit: 40_000}} {
+		want := all(t, s, f)
+		require.NoError(t, s.Lines(t.Context(), f, func(seq uint64, raw []byte) error {
+			line, err := want[0].Encode()
+			require.NoError(t, err)
+			require.Equal(t, want[0].Seq, seq)
+			require.Equal(t, string(line), string(raw))
+			want = want[1:]
+			return nil
+		}))
+		require.Empty(t, want)
+	}
 	require.Len(t, all(t, s, chain.Filter{}), others+5)
 	verified(t, s)
 }

@@ -47,6 +47,11 @@ func (f *Filter) Match(r *Record) bool {
 	return true
 }
 
+// NeedsHead reports whether Match looks at nothing but what a [Head] has.
+func (f *Filter) NeedsHead() bool {
+	return f.Method == "" && f.ObjectType == "" && f.Status == "" && f.CallID == "" && f.Caller == "" && f.Reason == ""
+}
+
 // matchStatus takes "404" and "4xx". A record without a status matches none.
 func matchStatus(want string, code int) bool {
 	if code == 0 {
