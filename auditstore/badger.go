@@ -24,9 +24,9 @@ const (
 	memTable  = 2 << 20
 	memTables = 2
 	sstable   = 512 << 10
-	baseLevel = 8 * sstable
-	levelStep = 100       // times as large as the level above
-	maxValue  = 128 << 10 // larger ones would go to Badger's value log, which is not kept
+	baseLevel = 2 * sstable // little, since pruning waits until it is empty
+	levelStep = 1000        // times as large as the level above
+	maxValue  = 128 << 10   // larger ones would go to Badger's value log, which is not kept
 
 	// defaultMinFree is what Badger may need at once (its memtables' logs have
 	// twice their size), and something to stop in order with. Badger does not

@@ -245,6 +245,7 @@ func (p *pruner) flush() error {
 	if err := p.s.erase(p.chunk, rc.Seq); err != nil {
 		return err
 	}
+	_ = unmapMuch(p.s.db) // it costs nothing but memory
 	p.total += uint64(len(p.chunk))
 	p.chunk, p.seqs, p.text = p.chunk[:0], nil, 0
 	return nil
