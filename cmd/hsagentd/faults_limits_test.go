@@ -164,7 +164,7 @@ func TestFaultMemoryLimit(t *testing.T) {
 	wg.Wait()
 	require.GreaterOrEqual(t, got.Load(), int64(clients/2*size))
 	require.Zero(t, limit.Kills(t))
-	t.Logf("%d bodies of %d MiB at once in 96 MiB of memory: %v", clients, size>>20, s.holds(cmd.Process.Pid))
+	t.Logf("%d bodies of %d MiB at once in 96 MiB of memory: %v", clients, size>>20, s.process(cmd).Holds(t))
 	s.hub.ClearFaults()
 	s.end(cmd)
 	s.requireWhole()

@@ -3,7 +3,6 @@
 package main_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +14,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -25,6 +23,7 @@ import (
 
 	"github.com/hsagent/hsagentd/agent/hubspot/sandbox"
 	"github.com/hsagent/hsagentd/packaging/faults"
+	"github.com/hsagent/hsagentd/packaging/standing"
 	"github.com/hsagent/hsagentd/wire"
 )
 
@@ -60,9 +59,10 @@ func (s *site) dial() net.Conn {
 	}
 }
 
-// end sends SIGTERM and wants a clean exit.
+// end wants an answer, sends SIGTERM and wants a clean exit.
 func (s *site) end(cmd *exec.Cmd) {
 	s.t.Helper()
+	s.process(cmd).Answers(s.t)
 	require.NoError(s.t, cmd.Process.Signal(syscall.SIGTERM))
 	require.NoError(s.t, cmd.Wait(), s.logs())
 }
@@ -76,52 +76,9 @@ func (s *site) logs() string {
 	return string(b[max(0, len(b)-2000):])
 }
 
-// holds reads figures of the daemon: I6 of what must stay where it was.
-func (s *site) holds(pid int) map[string]int {
-	s.t.Helper()
-	tr := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", s.path("s/a.sock"))
-	}}
-	resp, err := (&http.Client{Transport: tr}).Get("http://hsagent/metrics")
-	require.NoError(s.t, err)
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	require.NoError(s.t, err)
-	out := map[string]int{}
-	for line := range strings.Lines(string(text)) {
-		name, v, _ := strings.Cut(strings.TrimSpace(line), " ")
-		switch name {
-		case "go_goroutines", "hsagent_connections":
-			out[name], err = strconv.Atoi(v)
-			require.NoError(s.t, err)
-		}
-	}
-	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
-	require.NoError(s.t, err)
-	for _, fd := range fds {
-		if to, err := os.Readlink(fd); err == nil && !strings.HasPrefix(to, s.audit+"/") { // it may be closed by now
-			out["fds"]++ // without the log's tables, of which there are ever more
-		}
-	}
-	out["rss_mib"] = rss(s.t, pid)
-	out["anon_mib"] = memory(s.t, pid, "RssAnon:") // without the log's mapped files, which the kernel takes back
-	return out
-}
-
-// rss is the process's resident memory in MiB.
-func rss(t *testing.T, pid int) int { return memory(t, pid, "VmRSS:") }
-
-// memory reads one figure of /proc/PID/status.
-func memory(t *testing.T, pid int, what string) int {
-	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	require.NoError(t, err)
-	_, rest, ok := bytes.Cut(b, []byte(what))
-	require.True(t, ok)
-	var kib int
-	_, err = fmt.Sscan(string(rest), &kib)
-	require.NoError(t, err)
-	return kib >> 10
+// process is the daemon as what always holds is checked of it.
+func (s *site) process(cmd *exec.Cmd) standing.Process {
+	return standing.Process{PID: cmd.Process.Pid, Socket: s.path("s/a.sock"), LogDir: s.audit}
 }
 
 // status asks as a user does, and returns how long that took.
@@ -166,7 +123,7 @@ func TestFaultReadOnlyRemount(t *testing.T) {
 func TestFaultIdleClients(t *testing.T) {
 	s := newSite(t, 3)
 	cmd := s.start()
-	before := s.holds(cmd.Process.Pid)
+	before := s.process(cmd).Holds(t)
 	var conns []net.Conn
 	defer func() {
 		for _, c := range conns {
@@ -184,7 +141,7 @@ func TestFaultIdleClients(t *testing.T) {
 		slowest = max(slowest, s.status())
 		require.NoError(t, s.call())
 	}
-	now := s.holds(cmd.Process.Pid)
+	now := s.process(cmd).Holds(t)
 	t.Logf("before %v, with 10,000 connections %v; the slowest of 10 hsctl status took %v", before, now, slowest)
 	require.LessOrEqual(t, now["rss_mib"], 150)
 	require.LessOrEqual(t, now["hsagent_connections"], 512+16)
@@ -254,7 +211,7 @@ func TestFaultMemory(t *testing.T) {
 	const clients, size = 64, 32 << 20
 	s := newSite(t, 3)
 	cmd := s.start()
-	before := rss(t, cmd.Process.Pid)
+	before := s.process(cmd).Memory(t, "VmRSS:")
 	s.hub.SetFaults(sandbox.Fault{PathPrefix: "/big", Fill: size})
 	var wg sync.WaitGroup
 	for i := range clients {
@@ -281,7 +238,7 @@ func TestFaultMemory(t *testing.T) {
 			over = true
 		case <-time.After(20 * time.Millisecond):
 		}
-		peak = max(peak, rss(t, cmd.Process.Pid))
+		peak = max(peak, s.process(cmd).Memory(t, "VmRSS:"))
 	}
 	t.Logf("%d bodies of %d MiB at once: %d MiB before, %d MiB at most", clients, size>>20, before, peak)
 	require.LessOrEqual(t, peak, before+96, "bodies are kept in memory")
