@@ -155,7 +155,7 @@ func (c *checker) beyond(size uint64) {
 var metaKeys = []string{formatKey, sealKey, checkpointKey, keysKey, erasedKey, prunedKey, flattenKey}
 
 // strangers names keys that no log writes, and days that no record asks for.
-func (c *checker) strangers(live bool) {
+func (c *checker) strangers() {
 	it := c.txn.NewIterator(badger.IteratorOptions{})
 	defer it.Close()
 	var days uint64
@@ -168,7 +168,7 @@ func (c *checker) strangers(live bool) {
 		case bytes.HasPrefix(k, []byte(dayPrefix)), bytes.HasPrefix(k, []byte(wholeDay)):
 			days++
 		case bytes.HasPrefix(k, []byte(statePrefix)) && len(k) == len(statePrefix)+8:
-			if seq, _ := keySeq(k); !live && (!c.states.seqs[seq] || it.Item().ValueSize() > 0) {
+			if seq, _ := keySeq(k); !c.states.seqs[seq] || it.Item().ValueSize() > 0 {
 				c.report.Add(seq, chain.Unknown, "the database has the key %q", k)
 			}
 		case slices.Contains(metaKeys, string(k)), bytes.HasPrefix(k, []byte("!badger!")):

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/hsagent/hsagentd/auditstore"
 	"github.com/hsagent/hsagentd/auditstore/chain"
 	"github.com/hsagent/hsagentd/wire"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -209,4 +211,31 @@ func TestOversizedRecord(t *testing.T) {
 	verified(t, s)
 	_, err := s.Append(t.Context(), chain.Record{ClientSlug: "No Slug"})
 	require.ErrorIs(t, err, wire.ErrBadSlug)
+}
+
+// A verification reads what the database holds when it begins, however much
+// comes to it then: here new slugs, which other readers have it filled with.
+func TestVerifyWhileSlugsCome(t *testing.T) {
+	s := open(t, t.TempDir())
+	var stop atomic.Bool
+	var all sync.WaitGroup
+	for w := range 4 {
+		all.Go(func() {
+			r := random()
+			for i := 0; !stop.Load(); i++ {
+				_, err := s.Append(t.Context(), outcome(intent(fmt.Sprintf("s%d-%d", w, i), r), r))
+				assert.NoError(t, err)
+			}
+		})
+	}
+	all.Go(func() {
+		for !stop.Load() {
+			assert.NoError(t, s.Records(t.Context(), chain.Filter{Limit: 1}, func([]byte, *chain.Record) error { return nil }))
+		}
+	})
+	defer all.Wait()
+	defer stop.Store(true)
+	for range 100 {
+		verified(t, s)
+	}
 }

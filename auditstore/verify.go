@@ -30,9 +30,12 @@ func (s *Store) Verify(ctx context.Context, progress func(done, total uint64)) (
 		case <-ctx.Done():
 		}
 	}()
-	v := &verification{size: size, live: true, progress: progress, dir: s.cfg.Dir, sink: s.cfg.Sink}
+	v := &verification{live: true, progress: progress, dir: s.cfg.Dir, sink: s.cfg.Sink}
 	v.db, v.txn = s.db, s.db.NewTransaction(false)
 	defer v.txn.Discard()
+	if v.size, err = s.sizeIn(v.txn, size); err != nil {
+		return chain.Report{}, err
+	}
 	if s.sign.keys != nil {
 		v.trusted = s.sign.keys.Verifiers()
 	}
@@ -44,6 +47,21 @@ func (s *Store) Verify(ctx context.Context, progress func(done, total uint64)) (
 	}
 	err = v.run(ctx)
 	return v.report, err
+}
+
+// sizeIn returns how many records a transaction sees: size, and what has come to
+// the database since that was asked for.
+func (s *Store) sizeIn(txn *badger.Txn, size uint64) (uint64, error) {
+	err := lastRow(txn, func(seq uint64, _ *badger.Item) error {
+		if seq < s.size.Load() { // no record has a higher number
+			size = max(size, seq+1)
+		}
+		return nil
+	})
+	if errors.Is(err, ErrDamaged) {
+		err = nil // it is named where it stands
+	}
+	return size, err
 }
 
 // Check verifies the log in dir, which no process may have open. It
@@ -147,10 +165,8 @@ func (v *verification) run(ctx context.Context) error {
 		return err
 	}
 	v.report.Root = tree.Root()
-	if !v.live {
-		c.beyond(v.size)
-	}
-	c.strangers(v.live)
+	c.beyond(v.size)
+	c.strangers()
 	v.report.Gaps = c.states.gaps
 	if v.history == nil {
 		return nil
@@ -184,7 +200,7 @@ func (v *verification) expect(c *checker) (known signed, err error) {
 		case sl.size <= v.size:
 			c.expect(sl.size, sl.root, "the seal")
 			v.checkOpen(&sl)
-		case !v.live:
+		default:
 			v.report.Add(v.size, chain.BadIndex, "the seal: it covers %d records", sl.size)
 		}
 	}
@@ -199,7 +215,7 @@ func (v *verification) expect(c *checker) (known signed, err error) {
 		v.report.Add(v.size, chain.Missing, "the database has a checkpoint, and the seal beside it is not there")
 	case known.size <= v.size:
 		c.expect(known.size, known.root, "the database's checkpoint")
-	case !v.live:
+	default:
 		v.report.Add(v.size, chain.Missing, "the database's checkpoint is of %d records", known.size)
 	}
 	return known, nil
