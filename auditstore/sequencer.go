@@ -134,7 +134,6 @@ func (s *Store) publish() {
 	s.short = ""
 	size := s.seq.index.tree.Size()
 	s.durable.Store(size)
-	s.written = s.wal.segment()
 	if s.grown != nil {
 		close(s.grown)
 		s.grown = nil
@@ -190,7 +189,7 @@ func (s *Store) sync(b *filling, before sighting) error {
 		if err := s.wal.append(b.frame, f); err != nil {
 			return err
 		}
-		s.fill.push(b)
+		s.push(b)
 		return nil
 	}
 	s.fill.hurryNow()
@@ -199,8 +198,17 @@ func (s *Store) sync(b *filling, before sighting) error {
 		return err
 	}
 	b.turned, b.old = true, old
-	s.fill.push(b)
+	s.push(b)
 	return nil
+}
+
+// push gives a batch to the filler. Before that may clear a file of the
+// write-ahead log, readers look at the other one.
+func (s *Store) push(b *filling) {
+	s.mu.Lock()
+	s.written = s.wal.segment()
+	s.mu.Unlock()
+	s.fill.push(b)
 }
 
 // add puts one record into a batch. A record that cannot be encoded gets an
