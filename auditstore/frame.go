@@ -248,28 +248,26 @@ func (s *segmentReader) fill(n int) error {
 	return err
 }
 
-// rest looks at what stands behind the last whole frame: whether another
-// segment continues this one, and whether there is a frame, or a mark of one,
-// that cannot be read and was acknowledged.
-func (s *segmentReader) rest() (ended, damaged bool, err error) {
-	torn := bytes.Clone(s.tried)
-	r := io.MultiReader(bytes.NewReader(torn), s.r)
+// rest notes what stands behind the last whole frame, and reports whether there
+// is a frame, or a mark of one, that cannot be read and was acknowledged.
+func (s *segmentReader) rest(seg *segment) (damaged bool, err error) {
+	r := io.MultiReader(bytes.NewReader(s.tried), s.r)
 	b := make([]byte, 64<<10)
 	for first := true; ; {
 		n, err := io.ReadFull(r, b)
 		for i := 0; i+word <= n; i += word {
 			switch w := binary.BigEndian.Uint64(b[i:]); {
 			case first:
-				ended, first = w == ^s.epoch, false
+				seg.ended, seg.torn, first = w == ^s.epoch, w == s.epoch, false
 			case w == s.epoch, w == s.epoch+1:
 				damaged = true
 			}
 		}
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return ended, damaged, nil
+			return damaged, nil
 		}
 		if err != nil {
-			return ended, damaged, err
+			return damaged, err
 		}
 	}
 }

@@ -15,7 +15,6 @@ import (
 type history struct {
 	seen     []sighting // in order, never empty; the first is what came before the write-ahead log
 	segments []segment  // in order, one or two
-	torn     bool       // what stands at the end was never acknowledged
 }
 
 // A segment is one of the write-ahead log's files as it was read.
@@ -25,15 +24,18 @@ type segment struct {
 	base  sighting
 	end   int64 // where its last frame ends
 	ended bool  // another one continues it
+	torn  bool  // behind it stands the beginning of a frame that was never acknowledged
+	used  bool  // behind it stands something: that, or what an older segment has left
 }
 
 // clean reports whether the write-ahead log has nothing but one head.
 func (h *history) clean() bool {
-	return len(h.segments) == 1 && len(h.seen) == 1 && h.segments[0].end == segmentHead && !h.torn
+	return len(h.segments) == 1 && len(h.seen) == 1 && h.segments[0].end == segmentHead && !h.segments[0].used
 }
 
 func (h *history) base() sighting { return h.seen[0] }
 func (h *history) last() sighting { return h.seen[len(h.seen)-1] }
+func (h *history) torn() bool     { return h.segments[len(h.segments)-1].torn }
 
 // readWAL reads all of the write-ahead log; nil means that there is none. The error
 // wraps ErrDamaged if it is not what was written; what could be read is
@@ -44,7 +46,7 @@ func readWAL(paths [2]string) (*history, error) {
 	var parts [][]sighting
 	empty := ""
 	for _, path := range paths {
-		seg, seen, torn, err := readSegment(path, math.MaxInt64, nil)
+		seg, seen, err := readSegment(path, math.MaxInt64, nil)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			continue
@@ -59,7 +61,6 @@ func readWAL(paths [2]string) (*history, error) {
 		}
 		h.segments = append(h.segments, seg)
 		parts = append(parts, seen)
-		h.torn = h.torn || torn
 	}
 	if parts == nil && bad == nil && empty != "" {
 		bad = append(bad, fmt.Errorf("%w: %s has no head", ErrDamaged, empty))
@@ -86,21 +87,21 @@ func readWAL(paths [2]string) (*history, error) {
 
 // readSegment reads a file of the write-ahead log up to limit, and calls each, unless it
 // is nil, with every frame. seen is nil if the file is not in use.
-func readSegment(path string, limit int64, each func(*frame) error) (seg segment, seen []sighting, torn bool, err error) {
+func readSegment(path string, limit int64, each func(*frame) error) (seg segment, seen []sighting, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return seg, nil, false, err
+		return seg, nil, err
 	}
 	defer f.Close()
 	r, blank, err := newSegmentReader(io.LimitReader(f, limit))
 	if errors.Is(err, errTorn) {
 		if blank {
-			return seg, nil, false, nil // made for what comes, and not used yet
+			return seg, nil, nil // made for what comes, and not used yet
 		}
-		return seg, nil, false, fmt.Errorf("%w: %s has no head", ErrDamaged, path)
+		return seg, nil, fmt.Errorf("%w: %s has no head", ErrDamaged, path)
 	}
 	if err != nil {
-		return seg, nil, false, err
+		return seg, nil, err
 	}
 	seen = []sighting{r.base}
 	for {
@@ -115,25 +116,25 @@ func readSegment(path string, limit int64, each func(*frame) error) (seg segment
 			err = each(fr)
 		}
 		if err != nil {
-			return seg, seen, false, err
+			return seg, seen, err
 		}
 		if fr.size > fr.before {
 			seen = append(seen, fr.sighting)
 		}
 	}
 	seg = segment{path: path, epoch: r.epoch, base: r.base, end: r.end}
-	torn = slices.ContainsFunc(r.tried, func(b byte) bool { return b != 0 })
-	var damaged bool
-	if seg.ended, damaged, err = r.rest(); err == nil && damaged {
+	seg.used = slices.ContainsFunc(r.tried, func(b byte) bool { return b != 0 })
+	damaged, err := r.rest(&seg)
+	if err == nil && damaged {
 		err = fmt.Errorf("%w: %s: the batch behind record %d cannot be read", ErrDamaged, path, seen[len(seen)-1].size)
 	}
-	return seg, seen, torn, err
+	return seg, seen, err
 }
 
 // frames calls each with every frame, in order.
 func (h *history) frames(each func(*frame) error) error {
 	for _, seg := range h.segments {
-		if _, _, _, err := readSegment(seg.path, seg.end, each); err != nil {
+		if _, _, err := readSegment(seg.path, seg.end, each); err != nil {
 			return err
 		}
 	}
@@ -144,7 +145,7 @@ func (h *history) frames(each func(*frame) error) error {
 // returns nil if the file was used anew meanwhile.
 func readLive(now func() segment) (*history, error) {
 	want := now()
-	seg, seen, _, err := readSegment(want.path, want.end, nil)
+	seg, seen, err := readSegment(want.path, want.end, nil)
 	if errors.Is(err, ErrDamaged) || err == nil && (seg.epoch != want.epoch || seg.end != want.end) {
 		if now().epoch != want.epoch {
 			return nil, nil

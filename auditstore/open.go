@@ -327,7 +327,7 @@ func readTail(ctx context.Context, db *badger.DB, f *found) (*tail, error) {
 	if err != nil || !t.report.OK() || f.history == nil {
 		return t, err
 	}
-	if f.history.torn {
+	if f.history.torn() {
 		t.notes = append(t.notes, fmt.Sprintf("what stood behind record %d was never acknowledged, and was cut off by a crash", f.history.last().size))
 	}
 	if err := replay(db, f.history, t); err != nil {
