@@ -19,7 +19,8 @@ import (
 // Badger merges tables several at a time, and holds each that it makes some
 // seven times over, as it is and compressed: so they are small. What is new
 // stands behind what is old (see the log's keys), so levels may be far apart
-// and a table of one still meets few of the next. A table costs an open file.
+// and a table of one still meets few of the next. A table costs an open file and
+// a map: the units' LimitNOFILE is for that.
 const (
 	memTable  = 2 << 20
 	memTables = 2

@@ -30,7 +30,7 @@ func directives(t *testing.T, file string) map[string][]string {
 func TestUnits(t *testing.T) {
 	both := map[string]string{
 		"Type": "notify", "ExecReload": "/bin/kill -HUP $MAINPID", "UMask": "0077", "NoNewPrivileges": "yes",
-		"LimitCORE": "0", "MemorySwapMax": "0", "KeyringMode": "private", "LimitNOFILE": "16384",
+		"LimitCORE": "0", "MemorySwapMax": "0", "KeyringMode": "private", "LimitNOFILE": "524288",
 		"MemoryDenyWriteExecute": "yes", "RestrictAddressFamilies": "AF_UNIX AF_INET AF_INET6",
 		"SystemCallArchitectures": "native", "RestrictSUIDSGID": "yes", "LockPersonality": "yes",
 		"RestartPreventExitStatus": "2 78", "WatchdogSec": "60s", "WatchdogSignal": "SIGKILL",
