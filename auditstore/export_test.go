@@ -10,6 +10,9 @@ import (
 	"github.com/hsagent/hsagentd/auditstore/chain"
 )
 
+// DefaultMinFree is the floor of free space that the documents name.
+const DefaultMinFree = defaultMinFree
+
 // SetNow replaces the clock.
 func (c *Config) SetNow(now func() time.Time) { c.now = now }
 

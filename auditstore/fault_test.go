@@ -3,6 +3,7 @@ package auditstore_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"os/exec"
@@ -47,6 +48,11 @@ func isUnavailable(err error) bool {
 }
 
 func TestThreat20Floor(t *testing.T) {
+	for _, name := range []string{"README.md", "docs/operations.md", "docs/threat-model.md", "docs/adr/0007-fail-closed.md"} {
+		b, err := os.ReadFile(filepath.Join("..", name))
+		require.NoError(t, err)
+		require.Contains(t, string(b), fmt.Sprintf(" %d MiB", auditstore.DefaultMinFree>>20), name)
+	}
 	dir := t.TempDir()
 	_, err := auditstore.Open(t.Context(), auditstore.Config{Dir: dir, MinFree: math.MaxUint64 - 1<<20})
 	require.ErrorIs(t, err, auditstore.ErrUnavailable)
