@@ -4,9 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
 
 	badger "github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/table"
@@ -24,13 +29,23 @@ func checkTables(o badger.Options) error {
 	if err != nil {
 		return fmt.Errorf("%w: read %s: %w", ErrDamaged, filepath.Join(o.Dir, badger.ManifestFilename), err)
 	}
-	for id, t := range m.Tables {
-		name := table.NewFilename(id, o.Dir)
-		if err := checkTable(name, table.Options{ReadOnly: true, BlockSize: o.BlockSize, Compression: t.Compression}); err != nil {
-			return fmt.Errorf("%w: %s: %w", ErrDamaged, name, err)
-		}
+	ids := slices.Collect(maps.Keys(m.Tables))
+	var next atomic.Int64
+	errs := make([]error, runtime.GOMAXPROCS(0))
+	var all sync.WaitGroup
+	for k := range errs {
+		all.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(ids)) && errs[k] == nil; i = next.Add(1) - 1 {
+				name := table.NewFilename(ids[i], o.Dir)
+				err := checkTable(name, table.Options{ReadOnly: true, BlockSize: o.BlockSize, Compression: m.Tables[ids[i]].Compression})
+				if err != nil {
+					errs[k] = fmt.Errorf("%w: %s: %w", ErrDamaged, name, err)
+				}
+			}
+		})
 	}
-	return nil
+	all.Wait()
+	return errors.Join(errs...)
 }
 
 // checkTable reads what Badger reads of a table when it opens it.
