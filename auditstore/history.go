@@ -72,7 +72,6 @@ func readWAL(paths [2]string) (*history, error) {
 	for i, seen := range parts {
 		if i > 0 && seen[0] != h.last() {
 			bad = append(bad, fmt.Errorf("%w: %s does not continue %s", ErrDamaged, h.segments[1].path, h.segments[0].path))
-			break
 		}
 		h.seen = append(h.seen, seen[min(i, 1):]...)
 	}
@@ -103,8 +102,10 @@ func readSegment(path string, limit int64, each func(*frame) error) (seg segment
 	if err != nil {
 		return seg, nil, err
 	}
+	seg = segment{path: path, epoch: r.epoch, base: r.base}
 	seen = []sighting{r.base}
 	for {
+		seg.end = r.end
 		fr, err := r.next()
 		if errors.Is(err, errTorn) {
 			break
@@ -122,7 +123,6 @@ func readSegment(path string, limit int64, each func(*frame) error) (seg segment
 			seen = append(seen, fr.sighting)
 		}
 	}
-	seg = segment{path: path, epoch: r.epoch, base: r.base, end: r.end}
 	seg.used = slices.ContainsFunc(r.tried, func(b byte) bool { return b != 0 })
 	damaged, err := r.rest(&seg)
 	if err == nil && damaged {

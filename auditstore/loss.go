@@ -14,7 +14,8 @@ var ErrNoLoss = errors.New("nothing is lost: the audit log is the one that its w
 
 // AcceptLoss lets a log go on that [Open] refuses with [ErrLoss]: one that is
 // shorter than, or another than, what the write-ahead log, a checkpoint or the sink
-// knows of it. What is there must be sound in itself. The gap is recorded as
+// knows of it. What is there must be sound in itself: the database, and the
+// write-ahead log up to the first batch that cannot be read. The gap is recorded as
 // [chain.AuditGap], signed, and handed to the sink.
 func AcceptLoss(ctx context.Context, c Config) (*chain.Gap, error) {
 	c.acceptLoss = true
@@ -44,8 +45,8 @@ func lookAnyway(dir string) (f *found, lost sighting, err error) {
 		return f, lost, err
 	}
 	f = &found{layout: layoutOf(dir)}
-	if h, _ := readWAL(f.wal); h != nil { // as far as it can be read
-		lost = h.last()
+	if f.history, _ = readWAL(f.wal); f.history != nil { // as far as it can be read
+		lost = f.history.last()
 	}
 	f.crashed, err = wasCrashed(f)
 	return f, lost, err

@@ -160,3 +160,33 @@ func TestAcceptShorterLog(t *testing.T) {
 	}
 	require.Len(t, ks, 1)
 }
+
+// What the write-ahead log has before a batch that cannot be read any more comes
+// to the database. The gap tells what its youngest batch saw.
+func TestAcceptDamagedWAL(t *testing.T) {
+	const n = 20
+	ks, signed := keys(t)
+	source := cutOff(t, n, signed)
+	at, err := auditstore.WALFrames(walOf(t, source))
+	require.NoError(t, err)
+	for _, broken := range []int{2, n / 2, n - 1} {
+		dir := copyDir(t, source)
+		b, err := os.ReadFile(walOf(t, dir))
+		require.NoError(t, err)
+		b[at[broken]+100] ^= 1
+		require.NoError(t, os.WriteFile(walOf(t, dir), b, 0o600))
+		c := auditstore.Config{Dir: dir, MinFree: 1}
+		signed(&c)
+		_, err = auditstore.Open(t.Context(), c)
+		require.ErrorIs(t, err, auditstore.ErrDamaged)
+		gap, err := auditstore.AcceptLoss(t.Context(), c)
+		require.NoError(t, err)
+		require.EqualValues(t, broken, gap.Kept)
+		require.EqualValues(t, broken, gap.Lost)
+		s := open(t, dir, signed)
+		require.Len(t, all(t, s, chain.Filter{Kind: chain.CallOutcome}), broken)
+		require.Equal(t, []chain.Gap{*gap}, verified(t, s).Gaps)
+		require.NoError(t, s.Close())
+	}
+	require.Len(t, ks, 1)
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,10 +18,10 @@ import (
 
 // cutOff is the directory of a log of so many records, each a batch, as a cut of
 // the power leaves it when none of them has come to the database.
-func cutOff(t testing.TB, n int) string {
+func cutOff(t testing.TB, n int, change ...func(*auditstore.Config)) string {
 	t.Helper()
 	dir, r := t.TempDir(), random()
-	s := open(t, dir, func(c *auditstore.Config) { c.SetFillLag(time.Hour) })
+	s := open(t, dir, append(change, func(c *auditstore.Config) { c.SetFillLag(time.Hour) })...)
 	for i := range n {
 		_, err := s.Append(t.Context(), outcome(intent(slugOf(i), r), r))
 		require.NoError(t, err)
@@ -92,7 +93,8 @@ func TestThreat03TornWAL(t *testing.T) {
 // The write-ahead log goes on in its other file, and then in the first one again.
 func TestWALTurns(t *testing.T) {
 	dir, r := t.TempDir(), random()
-	s := open(t, dir)
+	_, signed := keys(t)
+	s := open(t, dir, signed)
 	n, long := 0, strings.Repeat("/long", 1600)
 	for written := 0; written < 5*auditstore.MaxSegment/2; written += chain.MaxRecord / 2 {
 		in := intent(slugOf(n), r)
@@ -111,7 +113,7 @@ func TestWALTurns(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.NoError(t, s.Close())
-	s = open(t, dir)
+	s = open(t, dir, signed)
 	require.Empty(t, s.Notes())
 	require.Len(t, all(t, s, chain.Filter{}), n)
 	require.NoError(t, s.Close())
@@ -120,9 +122,27 @@ func TestWALTurns(t *testing.T) {
 	for name, b := range killed {
 		require.NoError(t, os.WriteFile(name, b, 0o600))
 	}
-	s = open(t, dir)
+	s = open(t, dir, signed)
 	require.Empty(t, s.Notes(), "nothing was cut off")
 	require.Len(t, all(t, s, chain.Filter{}), n)
+	require.NoError(t, s.Close())
+
+	// A loss that is accepted is one of the log that the younger file saw.
+	older := slices.MinFunc(names, func(a, b string) int { // records before them
+		return bytes.Compare(killed[a][16:24], killed[b][16:24])
+	})
+	killed[older][chain.MaxRecord] ^= 1
+	for name, b := range killed {
+		require.NoError(t, os.WriteFile(name, b, 0o600))
+	}
+	c := auditstore.Config{Dir: dir, MinFree: 1}
+	signed(&c)
+	_, err = auditstore.Open(t.Context(), c)
+	require.ErrorIs(t, err, auditstore.ErrDamaged)
+	gap, err := auditstore.AcceptLoss(t.Context(), c)
+	require.NoError(t, err)
+	require.EqualValues(t, n, gap.Kept)
+	require.EqualValues(t, n, gap.Lost)
 }
 
 // Of two files none can go unnoticed that has what the database lacks.
