@@ -242,6 +242,9 @@ func damaged(dir string, r *chain.Report) error {
 func (s *Store) start(f *found, t *tail) error {
 	if t.unformatted {
 		err := s.db.Update(func(txn *badger.Txn) error { return txn.Set([]byte(formatKey), []byte(format)) })
+		if err == nil {
+			err = syncDir(s.cfg.Dir) // the database's name
+		}
 		if err != nil {
 			return fmt.Errorf("start the audit log: %w", err)
 		}
