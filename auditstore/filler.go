@@ -105,7 +105,7 @@ type filler struct {
 	pushed uint64        // batches
 	filled uint64        // of them
 	size   uint64        // records in the database
-	moved  chan struct{} // closed when filled gwrites; nil: nobody waits
+	moved  chan struct{} // closed when filled grows; nil: nobody waits
 	err    error
 
 	wake    chan struct{}

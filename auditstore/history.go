@@ -1,7 +1,6 @@
 package auditstore
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -65,7 +64,7 @@ func readWAL(paths [2]string) (*history, error) {
 	if parts == nil && bad == nil && empty != "" {
 		bad = append(bad, fmt.Errorf("%w: %s has no head", ErrDamaged, empty))
 	}
-	if len(h.segments) == 2 && cmp.Compare(h.segments[0].base.size, h.segments[1].base.size) > 0 {
+	if len(h.segments) == 2 && h.segments[0].base.size > h.segments[1].base.size {
 		slices.Reverse(h.segments)
 		slices.Reverse(parts)
 	}
