@@ -206,10 +206,10 @@ func (c *call) intent() *wire.Problem {
 	if err != nil {
 		return wire.Errorf(wire.CodeAuditUnavailable, "nothing was sent: the call could not be recorded: %v", err)
 	}
-	c.sent = time.Now()
 	if c.grant != nil {
-		c.grant.Sent()
+		c.grant.Sent() // the rest of the wait for a place is no part of the attempt
 	}
+	c.sent = time.Now()
 	return nil
 }
 
