@@ -24,7 +24,7 @@ import (
 const (
 	memTable  = 2 << 20
 	memTables = 2
-	sstable   = 512 << 10
+	sstable   = 640 << 10
 	baseLevel = 2 * sstable // little, since pruning waits until it is empty
 	levelStep = 1000        // times as large as the level above
 	maxValue  = 128 << 10   // larger ones would go to Badger's value log, which is not kept
