@@ -37,7 +37,9 @@ func checkTables(o badger.Options) error {
 		all.Go(func() {
 			for i := next.Add(1) - 1; i < int64(len(ids)) && errs[k] == nil; i = next.Add(1) - 1 {
 				name := table.NewFilename(ids[i], o.Dir)
-				err := checkTable(name, table.Options{ReadOnly: true, BlockSize: o.BlockSize, Compression: m.Tables[ids[i]].Compression})
+				err := checkTable(name, table.Options{
+					ReadOnly: true, BlockSize: o.BlockSize, Compression: m.Tables[ids[i]].Compression, ChkMode: o.ChecksumVerificationMode,
+				})
 				if err != nil {
 					errs[k] = fmt.Errorf("%w: %s: %w", ErrDamaged, name, err)
 				}
