@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	fillLag   = time.Second // how long a batch may wait for company
-	fillBytes = 192 << 10   // of keys and values in one transaction: well below what Badger takes, 15 % of a memtable
+	fillLag    = time.Second // how long a batch may wait for company
+	unmapEvery = 32 << 20    // bytes written, whose tables are then taken out of memory
+	fillBytes  = 192 << 10   // of keys and values in one transaction: well below what Badger takes, 15 % of a memtable
 )
 
 // A filling is a batch on its way from the write-ahead log to the database.
@@ -221,15 +222,21 @@ func (f *filler) take() (all []*filling, last bool) {
 // is done with.
 func (f *filler) run(db *badger.DB, release func(old int, wipe bool) error) (err error) {
 	defer close(f.stopped)
+	written := 0
 	for {
 		all, last := f.take()
 		if err = writeAll(db, all); err != nil {
 			err = fmt.Errorf("fill the database: %w", err)
 		}
 		for _, b := range all {
+			written += len(b.frame)
 			if err == nil && b.turned {
 				err = release(b.old, b.wipe)
 			}
+		}
+		if written >= unmapEvery {
+			written = 0
+			_ = unmapMuch(db) // it costs nothing but memory
 		}
 		f.advance(all, err)
 		if err != nil || last {
