@@ -103,6 +103,7 @@ type Agent struct {
 	refused  refusals
 	doors    *doors
 
+	tracing   sync.Mutex   // held while /proc is read: one caller at a time, since it takes descriptors
 	lingering atomic.Int64 // connections that were turned away and are not closed yet
 
 	policy    atomic.Pointer[loadedPolicy]

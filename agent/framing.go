@@ -30,8 +30,10 @@ const maxHeadLine = 64 << 10
 // is hidden in a body is never taken for a head, nor the other way round.
 type guardedConn struct {
 	net.Conn
-	caller  *peer.Caller
-	audited *chain.Caller // caller as records keep it; never changed
+	unix    *net.UnixConn // the same
+	agent   *Agent
+	caller  *peer.Caller  // traced before the first read
+	audited *chain.Caller // caller as records keep it, from then on; never changed
 	doors   *doors        // nil: not counted
 
 	// Of doors, under its lock.
@@ -64,6 +66,8 @@ func (c *guardedConn) Close() error {
 func (c *guardedConn) Read(b []byte) (int, error) {
 	if c.buf == nil {
 		c.buf = b[:cap(b)] // the first read is one of the buffer's whole length
+		c.agent.trace(c.caller, c.unix)
+		c.audited = auditCaller(c.caller)
 	}
 	n, err := c.Conn.Read(b)
 	if c.fault.Load() != nil {
@@ -87,11 +91,7 @@ func (c *guardedConn) Read(b []byte) (int, error) {
 // asks reports whether a request is there that was not served yet, or the
 // beginning of one that was not even read.
 func (c *guardedConn) asks() bool {
-	if c.asked.Load() {
-		return true
-	}
-	uc, ok := c.Conn.(*net.UnixConn)
-	return ok && receive(uc, unix.MSG_PEEK) > 0
+	return c.asked.Load() || receive(c.unix, unix.MSG_PEEK) > 0
 }
 
 // receive takes what has arrived, up to some KiB, without waiting for more, and

@@ -32,7 +32,7 @@ func (l *peerListener) Accept() (net.Conn, error) {
 			_ = conn.Close() // it is refused anyway
 			return nil, fmt.Errorf("the socket is no Unix socket but %T", conn)
 		}
-		caller, err := peer.FromConn(uc, l.agent.digestsWanted())
+		caller, err := peer.FromConn(uc)
 		if err != nil {
 			l.agent.log.Warn("connection refused: its peer is not known", "error", err)
 			_ = conn.Close() // it is refused anyway
@@ -42,7 +42,7 @@ func (l *peerListener) Accept() (net.Conn, error) {
 			l.agent.turnAway(uc, caller)
 			continue
 		}
-		c := &guardedConn{Conn: conn, caller: caller, audited: auditCaller(caller), made: time.Now(), readOnly: l.readOnly}
+		c := &guardedConn{Conn: conn, unix: uc, agent: l.agent, caller: caller, made: time.Now(), readOnly: l.readOnly}
 		if problem := l.agent.doors.enter(c, l.agent.mayManage(caller)); problem != nil {
 			l.agent.refused.count(problem.Code)
 			l.agent.refuseConn(uc, problem)
@@ -50,6 +50,15 @@ func (l *peerListener) Accept() (net.Conn, error) {
 		}
 		return c, nil
 	}
+}
+
+// trace has /proc looked at for the caller of a connection, which takes most of
+// what accepting one would take: so it is done behind the doors, for those that
+// are still open, and before anything is read of them.
+func (a *Agent) trace(caller *peer.Caller, conn *net.UnixConn) {
+	a.tracing.Lock()
+	defer a.tracing.Unlock()
+	caller.Trace(conn, a.digestsWanted())
 }
 
 // digestsWanted returns where to have executables hashed, or nil if no rule
@@ -69,6 +78,7 @@ const (
 
 // turnAway answers a connection that may do nothing, without reading from it.
 func (a *Agent) turnAway(conn *net.UnixConn, caller *peer.Caller) {
+	a.trace(caller, conn)
 	p := wire.Errorf(wire.CodeDenied, "user %s may not use this agent: ask for membership of the agent's socket_group", nameOf(caller))
 	rec := a.event(chain.CallDenied)
 	rec.Caller, rec.Error, rec.Reason = auditCaller(caller), string(p.Code), "the caller may not use the socket"

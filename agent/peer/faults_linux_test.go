@@ -65,8 +65,9 @@ func reusePIDs(t *testing.T, times int) {
 		}
 		conn, err := l.AcceptUnix()
 		require.NoError(t, err)
-		c, err := FromConn(conn, NewDigests())
+		c, err := FromConn(conn)
 		require.NoError(t, err)
+		c.Trace(conn, NewDigests())
 		require.Equal(t, first, c.PID)
 		require.Empty(t, c.Exe, "the program of another process")
 		require.Empty(t, c.SHA256())

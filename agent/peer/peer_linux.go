@@ -15,22 +15,33 @@ import (
 // maxCgroupFile bounds what is read of /proc/PID/cgroup.
 const maxCgroupFile = 16 << 10
 
-// FromConn asks the kernel who made the connection. With digests, the caller
-// has the digest of its executable.
-func FromConn(conn *net.UnixConn, digests *Digests) (*Caller, error) {
+// FromConn asks the kernel who made the connection.
+func FromConn(conn *net.UnixConn) (*Caller, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("peer of the connection: %w", err)
 	}
 	var c *Caller
-	cerr := raw.Control(func(fd uintptr) { c, err = fromFD(int(fd), digests) })
+	cerr := raw.Control(func(fd uintptr) { c, err = fromFD(int(fd)) })
 	if err = errors.Join(cerr, err); err != nil {
 		return nil, fmt.Errorf("peer of the connection: %w", err)
 	}
 	return c, nil
 }
 
-func fromFD(fd int, digests *Digests) (*Caller, error) {
+// Trace fills in what /proc tells of the caller, if it provably still lives
+// after that was read. conn is the connection that it made; on one that was
+// closed nothing is known. With digests, the caller has the digest of its
+// executable.
+func (c *Caller) Trace(conn *net.UnixConn, digests *Digests) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) { c.readProc(int(fd), digests) }) // fails on what was closed
+}
+
+func fromFD(fd int) (*Caller, error) {
 	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil {
 		return nil, fmt.Errorf("SO_PEERCRED: %w", err)
@@ -39,15 +50,13 @@ func fromFD(fd int, digests *Digests) (*Caller, error) {
 	if err != nil {
 		return nil, fmt.Errorf("SO_PEERGROUPS: %w", err)
 	}
-	c := &Caller{
+	return &Caller{
 		UID:    int(cred.Uid),
 		GID:    int(cred.Gid),
 		Groups: groups,
 		PID:    int(cred.Pid),
 		User:   userName(int(cred.Uid)),
-	}
-	c.readProc(fd, digests)
-	return c, nil
+	}, nil
 }
 
 // peerGroups returns the supplementary groups that the peer had when it
@@ -73,8 +82,6 @@ func peerGroups(fd int) ([]int, error) {
 	}
 }
 
-// readProc fills in what /proc tells of the peer, if the peer provably still
-// lives after it was read.
 func (c *Caller) readProc(fd int, digests *Digests) {
 	if c.PID <= 0 {
 		return
@@ -139,14 +146,17 @@ func startTime(pid int) string {
 
 // readUnit returns the last systemd unit in the process's cgroup path.
 func readUnit(file string) (string, error) {
-	f, err := os.Open(file)
+	fd, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0) // os.Open asks the poller about it first
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
+	defer func() { _ = unix.Close(fd) }() // only read
 	buf := make([]byte, maxCgroupFile)
-	n, err := f.Read(buf)
-	return unitOf(string(buf[:n])), err
+	n, err := unix.Read(fd, buf)
+	if err != nil {
+		return "", err
+	}
+	return unitOf(string(buf[:n])), nil
 }
 
 // unitOf finds the unit in the text of /proc/PID/cgroup: the last path segment

@@ -62,8 +62,9 @@ func pair(t *testing.T) (server, client *net.UnixConn) {
 
 func TestThreat16CallerIsWhoTheKernelSays(t *testing.T) {
 	server, _ := pair(t)
-	c, err := FromConn(server, nil)
+	c, err := FromConn(server)
 	require.NoError(t, err)
+	c.Trace(server, nil)
 	exe, err := os.Executable()
 	require.NoError(t, err)
 	require.Equal(t, os.Geteuid(), c.UID)
@@ -88,7 +89,7 @@ func TestThreat30DeadCallersHaveNoProgram(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, f.Close())
 	t.Cleanup(func() { _, _ = conn.Close(), unix.Close(fds[1]) })
-	c, err := FromConn(conn.(*net.UnixConn), NewDigests())
+	c, err := FromConn(conn.(*net.UnixConn))
 	require.NoError(t, err)
 	require.Equal(t, os.Getpid(), c.PID, "of a pair, whoever made it")
 
@@ -133,8 +134,9 @@ func TestThreat30CallerThatEndsHasNoProgram(t *testing.T) {
 	conn, err := l.AcceptUnix()
 	require.NoError(t, err)
 	defer conn.Close()
-	c, err := FromConn(conn, NewDigests())
+	c, err := FromConn(conn)
 	require.NoError(t, err)
+	c.Trace(conn, NewDigests())
 	require.Equal(t, cmd.Process.Pid, c.PID)
 	require.Empty(t, c.Exe)
 	require.Empty(t, c.Unit)
@@ -225,8 +227,9 @@ func TestDigestsAreBounded(t *testing.T) {
 
 func TestDigestOfACaller(t *testing.T) {
 	server, _ := pair(t)
-	c, err := FromConn(server, NewDigests())
+	c, err := FromConn(server)
 	require.NoError(t, err)
+	c.Trace(server, NewDigests())
 	self, err := os.ReadFile("/proc/self/exe")
 	require.NoError(t, err)
 	sum := sha256.Sum256(self)
@@ -236,7 +239,12 @@ func TestDigestOfACaller(t *testing.T) {
 
 func TestClosedConnection(t *testing.T) {
 	server, _ := pair(t)
+	c, err := FromConn(server)
+	require.NoError(t, err)
 	require.NoError(t, server.Close())
-	_, err := FromConn(server, nil)
+	_, err = FromConn(server)
 	require.Error(t, err)
+	c.Trace(server, NewDigests())
+	require.False(t, c.Traced)
+	require.Empty(t, c.Exe)
 }
