@@ -1,6 +1,9 @@
 package main
 
-import "path/filepath"
+import (
+	"path/filepath"
+	"strconv"
+)
 
 // systemState is the state directory of the system service. systemd names it
 // in STATE_DIRECTORY: that is how the service, which does not run as root,
@@ -58,5 +61,5 @@ func runtimeDir(e *env) string {
 	if dir := e.getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
 		return dir
 	}
-	return filepath.Join("/run/user", itoa(e.uid))
+	return filepath.Join("/run/user", strconv.Itoa(e.uid))
 }
