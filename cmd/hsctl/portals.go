@@ -31,10 +31,11 @@ hsctl portals | jq -r '.portals[] | select(.state != "ready") | .slug'`,
 }
 
 func runPortals(ctx context.Context, e *env, args []string, stale string) error {
-	slugs, err := parseSlugs(args)
+	c, slugs, err := e.clientFor(args)
 	if err != nil {
 		return err
 	}
+	defer c.Close()
 	var age time.Duration
 	if stale != "" {
 		if len(slugs) > 0 {
@@ -44,11 +45,6 @@ func runPortals(ctx context.Context, e *env, args []string, stale string) error 
 			return err
 		}
 	}
-	c, err := e.client()
-	if err != nil {
-		return err
-	}
-	defer c.Close()
 	if len(slugs) == 1 {
 		p, err := c.Portal(ctx, slugs[0])
 		if err != nil {

@@ -55,11 +55,7 @@ func (o *quotaOptions) run(ctx context.Context, e *env, args []string) error {
 	if o.hasBelow && o.below < 1 {
 		return usagef("--below %d: want a number of calls", o.below)
 	}
-	slugs, err := parseSlugs(args)
-	if err != nil {
-		return err
-	}
-	c, err := e.client()
+	c, slugs, err := e.clientFor(args)
 	if err != nil {
 		return err
 	}

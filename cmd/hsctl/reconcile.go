@@ -38,11 +38,7 @@ type reconciled struct {
 }
 
 func reconcile(ctx context.Context, e *env, args []string) error {
-	slugs, err := parseSlugs(args)
-	if err != nil {
-		return err
-	}
-	c, err := e.client()
+	c, slugs, err := e.clientFor(args)
 	if err != nil {
 		return err
 	}

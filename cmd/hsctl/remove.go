@@ -27,11 +27,7 @@ first.`,
 }
 
 func runRemove(ctx context.Context, e *env, args []string, yes bool) error {
-	slugs, err := parseSlugs(args)
-	if err != nil {
-		return err
-	}
-	c, err := e.client()
+	c, slugs, err := e.clientFor(args)
 	if err != nil {
 		return err
 	}

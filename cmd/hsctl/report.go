@@ -70,11 +70,7 @@ func (o *reportOptions) run(ctx context.Context, e *env, args []string) error {
 	if err != nil {
 		return err
 	}
-	slugs, err := parseSlugs(args)
-	if err != nil {
-		return err
-	}
-	c, err := e.client()
+	c, slugs, err := e.clientFor(args)
 	if err != nil {
 		return err
 	}

@@ -23,11 +23,7 @@ hsctl resume acme-corp`,
 }
 
 func runResume(ctx context.Context, e *env, args []string) error {
-	slugs, err := parseSlugs(args)
-	if err != nil {
-		return err
-	}
-	c, err := e.client()
+	c, slugs, err := e.clientFor(args)
 	if err != nil {
 		return err
 	}

@@ -101,11 +101,7 @@ hsctl rotate status -o json | jq -r '.rotations[] | select(.state != "confirmed"
 }
 
 func runRotateStatus(ctx context.Context, e *env, args []string) error {
-	slugs, err := parseSlugs(args)
-	if err != nil {
-		return err
-	}
-	c, err := e.client()
+	c, slugs, err := e.clientFor(args)
 	if err != nil {
 		return err
 	}
@@ -141,18 +137,14 @@ hsctl rotate done acme-corp zapier`,
 }
 
 func runRotateDone(ctx context.Context, e *env, args []string) error {
-	slugs, err := parseSlugs(args[:1])
-	if err != nil {
-		return err
-	}
-	if args[1] == "" || hasToken(args[1]) {
-		return usagef("consumer %s: want a name from the checklist: hsctl rotate status %s", wire.Quote(args[1]), slugs[0])
-	}
-	c, err := e.client()
+	c, slugs, err := e.clientFor(args[:1])
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	if args[1] == "" || hasToken(args[1]) {
+		return usagef("consumer %s: want a name from the checklist: hsctl rotate status %s", wire.Quote(args[1]), slugs[0])
+	}
 	r, err := c.ConfirmConsumer(ctx, slugs[0], args[1])
 	if err != nil {
 		return err

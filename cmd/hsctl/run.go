@@ -139,3 +139,13 @@ func parseSlugs(args []string) ([]wire.Slug, error) {
 	}
 	return slugs, nil
 }
+
+// clientFor is a client, and the slugs that args are.
+func (e *env) clientFor(args []string) (*wire.Client, []wire.Slug, error) {
+	slugs, err := parseSlugs(args)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := e.client()
+	return c, slugs, err
+}

@@ -59,11 +59,7 @@ func (o *verifyOptions) run(ctx context.Context, e *env, args []string) error {
 	case o.tokenStdin:
 		return runTokenCheck(ctx, e, o.portalID)
 	}
-	slugs, err := parseSlugs(args)
-	if err != nil {
-		return err
-	}
-	c, err := e.client()
+	c, slugs, err := e.clientFor(args)
 	if err != nil {
 		return err
 	}
