@@ -59,7 +59,7 @@ func stream(ctx context.Context, w http.ResponseWriter, body io.Reader, kept *ex
 
 // unreadable returns why an answer cannot be passed on, or nil.
 func (c *call) unreadable(resp *http.Response) *wire.Problem {
-	switch enc := strings.ToLower(strings.TrimSpace(resp.Header.Get("Content-Encoding"))); {
+	switch enc := strings.ToLower(strings.Join(resp.Header["Content-Encoding"], ", ")); {
 	case resp.StatusCode < 200 || resp.StatusCode > 599:
 		return wire.Errorf(wire.CodeUpstreamInvalid, "HubSpot answered with status %d, which cannot be passed on", resp.StatusCode)
 	case enc == "" || enc == "identity" || c.method == http.MethodHead || resp.ContentLength == 0:

@@ -2,10 +2,17 @@ package agent_test
 
 import (
 	"bufio"
+	"bytes"
+	"compress/gzip"
+	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -55,15 +62,18 @@ func TestThreat07LengthsHold(t *testing.T) {
 	r.ready(3)
 	token := r.portals[0].Token.Reveal()
 	body := `{"you sent":"Bearer {token}","and":"{token}{token}","x":1}`
-	for _, header := range []string{"X-Echo", "Etag", "Location", "Content-Type", "Warning", "Link", "X-{token}"} {
-		r.hubspot.SetFaults(sandbox.Fault{PathPrefix: "/crm", Body: body, Header: http.Header{strings.ReplaceAll(header, "{token}", token): {"a={token};b"}}})
+	inNames := []string{"X-" + token, "X-" + hex.EncodeToString([]byte(token)), "X-" + base64.RawURLEncoding.EncodeToString([]byte(token)), "X-" + strings.ReplaceAll(token, "-", "%2D")}
+	for _, header := range append(inNames, "X-Echo", "Etag", "Location", "Content-Type", "Warning", "Link") {
+		r.hubspot.SetFaults(sandbox.Fault{PathPrefix: "/crm", Body: body, Header: http.Header{header: {"a={token};b"}}})
 		got := r.call("client-0", "GET", contacts, nil)
 		require.NoError(t, got.err)
 		r.clean("the answer", got.text())
 		stars := strings.Repeat("*", len(token))
 		require.Equal(t, strings.ReplaceAll(body, "{token}", stars), got.body)
 		require.Equal(t, fmt.Sprint(len(got.body)), got.header.Get("Content-Length"))
-		if !strings.Contains(header, "{token}") {
+		if slices.Contains(inNames, header) {
+			require.Empty(t, got.header.Get(header), "nobody keeps the case of a name, so its text does not tell")
+		} else {
 			require.Equal(t, "a="+stars+";b", got.header.Get(header))
 		}
 		require.Equal(t, string(wire.CodeLeakMasked), r.outcomeOf(got).Error)
@@ -71,21 +81,62 @@ func TestThreat07LengthsHold(t *testing.T) {
 	r.cleanAll()
 }
 
-// The token in raw answers, cut into TLS records at every byte of it.
+// An echo in each encoding, cut at each of its bytes, in each shape of an
+// answer: its two halves arrive by themselves.
 func TestThreat07EverySplit(t *testing.T) {
-	r := newRig(t, rigOptions{})
-	r.ready(3)
-	token := r.portals[0].Token.Reveal()
-	for cut := range len(token) + 1 {
-		first, second := `{"a":"`+token[:cut], token[cut:]+`"}`
-		raw := fmt.Sprintf("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Late\r\n\r\n%x\r\n%s\r\n%x\r\n%s\r\n0\r\nX-Late: {token}\r\n\r\n", len(first), first, len(second), second)
-		r.hubspot.SetFaults(sandbox.Fault{PathPrefix: "/crm", Raw: []byte(raw)})
-		got := r.call("client-0", "GET", contacts, nil)
-		require.NoError(t, got.err)
-		require.Equal(t, `{"a":"`+strings.Repeat("*", len(token))+`"}`, got.body)
-		require.Equal(t, string(wire.CodeLeakMasked), r.outcomeOf(got).Error)
+	portals := portalsOf(8)
+	r := newRig(t, rigOptions{portals: portals, quiet: true})
+	r.ready(len(portals))
+	each := func(format, s string) string {
+		var b strings.Builder
+		for _, c := range []byte(s) {
+			fmt.Fprintf(&b, format, c)
+		}
+		return b.String()
 	}
-	r.checkLog()
+	encodings := []func(token string) string{
+		func(token string) string { return token },
+		func(token string) string { return each("%%%02X", token) },
+		func(token string) string { return each(`\u%04x`, token) },
+		func(token string) string { return hex.EncodeToString([]byte(token)) },
+		func(token string) string { return base64.StdEncoding.EncodeToString([]byte("Bearer " + token)) },
+	}
+	shapes := []sandbox.Fault{{}, {Chunked: true}, {Gzip: true}, {Gzip: true, Chunked: true}}
+	const before, after = `{"a":"`, `"}`
+	var (
+		wg     sync.WaitGroup
+		made   atomic.Int64
+		tokens = r.tokens()
+	)
+	for i, p := range portals {
+		wg.Go(func() {
+			token := p.Token.Reveal()
+			for n, encode := range encodings {
+				echo := encode(token)
+				for cut := i; cut <= len(echo); cut += len(portals) { // each portal has every eighth byte
+					for _, shape := range shapes {
+						shape.Portal, shape.PathPrefix = p.ID, fmt.Sprintf("/crm/%s/%d/%d", p.Slug, n, cut)
+						shape.Body, shape.Cut = before+echo+after, int64(len(before)+cut)
+						shape.Times = 1
+						r.hubspot.AddFault(shape)
+						got := r.call(p.Slug, "GET", shape.PathPrefix, nil)
+						if got.status != 200 || got.err != nil || len(got.body) != len(shape.Body) || strings.Count(got.body, "*") < len(token) {
+							t.Errorf("%.80s cut at %d, %+v: %d %s", echo, cut, shape, got.status, got.body)
+						}
+						tokens.Absent(t, "the answer", []byte(got.text()))
+						made.Add(1)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.GreaterOrEqual(t, made.Load(), int64(2000))
+	out := r.checkLog()
+	require.Len(t, out, int(made.Load()))
+	for _, rec := range out {
+		require.Equal(t, string(wire.CodeLeakMasked), rec.Error)
+	}
 	r.cleanAll()
 }
 
@@ -136,6 +187,15 @@ func TestThreat08UnreadableEncodings(t *testing.T) {
 	for _, req := range r.came() {
 		require.Contains(t, []string{"gzip", ""}, req.Header.Get("Accept-Encoding"), "only what can be decoded is asked for")
 	}
+	// The same in several lines, of which each alone could be read.
+	zipped := string(gzipOf(gzipOf([]byte("Bearer " + r.portals[0].Token.Reveal()))))
+	for _, lines := range []string{"gzip\r\nContent-Encoding: gzip", "identity\r\nContent-Encoding: gzip", "\r\nContent-Encoding: gzip", "gzip\r\nContent-Encoding: br"} {
+		raw := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Encoding: %s\r\nContent-Length: %d\r\n\r\n%s", lines, len(zipped), zipped)
+		r.hubspot.SetFaults(sandbox.Fault{PathPrefix: "/crm", Raw: []byte(raw)})
+		got := r.call("client-0", "PATCH", contacts+"/1", nil)
+		got.refused(t, wire.CodeUpstreamInvalid)
+		require.Equal(t, string(wire.CodeUpstreamInvalid), r.outcomeOf(got).Error)
+	}
 	// A broken gzip stream breaks the answer off.
 	r.hubspot.SetFaults(sandbox.Fault{PathPrefix: "/crm", EchoToken: "body", Encoding: "gzip"})
 	got := r.call("client-0", "GET", contacts, nil)
@@ -143,6 +203,14 @@ func TestThreat08UnreadableEncodings(t *testing.T) {
 	r.clean("broken gzip", got.text())
 	r.checkLog()
 	r.cleanAll()
+}
+
+func gzipOf(b []byte) []byte {
+	var out bytes.Buffer
+	zw := gzip.NewWriter(&out)
+	_, _ = zw.Write(b) // a bytes.Buffer takes everything
+	_ = zw.Close()
+	return out.Bytes()
 }
 
 func TestThreat10ExactlyOneAuthorization(t *testing.T) {

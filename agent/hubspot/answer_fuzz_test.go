@@ -45,13 +45,17 @@ func FuzzAnswer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte, m uint8) {
 		method := []string{"GET", "HEAD", "POST"}[m%3]
 		resp, err := hubspot.SendOn(t.Context(), scripted{Reader: bytes.NewReader(data)}, &hubspot.Request{
-			Method: method, Target: hubspot.Target{Path: "/x"}, Header: http.Header{"Range": {"bytes=0-"}}, // no gzip is asked for
+			Method: method, Target: hubspot.Target{Path: "/x"}, Header: http.Header{},
 		})
 		if err != nil {
 			require.Nil(t, resp)
 			var invalid hubspot.InvalidError
 			require.True(t, len(data) == 0 || errors.As(err, &invalid), "%v", err)
 			return
+		}
+		if resp.Uncompressed {
+			_ = resp.Body.Close()
+			return // net/http leaves the body as it came
 		}
 		body, err := io.ReadAll(resp.Body)
 		require.NoError(t, resp.Body.Close())

@@ -268,7 +268,7 @@ func FuzzDecodeAccount(f *testing.F) {
 
 func TestThreat10RequestHeaders(t *testing.T) {
 	in := http.Header{
-		"Accept": {"application/json", "*/*"}, "Content-Type": {"application/json"}, "User-Agent": {"curl/8"}, "Range": {"bytes=0-1"}, "If-None-Match": {`"x"`},
+		"Accept": {"application/json", "*/*"}, "Content-Type": {"application/json"}, "User-Agent": {"curl/8"}, "Range": {"bytes=0-1"}, "If-Range": {`"x"`}, "If-None-Match": {`"x"`},
 		"Authorization": {"Bearer " + token}, "authorization": {"Bearer x"}, "Cookie": {"a=b"}, "Proxy-Authorization": {"Basic x"}, "Proxy-Connection": {"close"},
 		"Forwarded": {"for=1"}, "X-Forwarded-For": {"1"}, "x-forwarded-host": {"evil"}, "X-Real-Ip": {"1"}, "Host": {"evil"}, "Hsagent-Reason": {"ticket"}, "hsagent-call-id": {"1"},
 		"Connection": {"close, X-Mine", "Authorization"}, "X-Mine": {"1"}, "Keep-Alive": {"1"}, "TE": {"trailers"}, "Trailer": {"Authorization"}, "Transfer-Encoding": {"chunked"},
@@ -278,7 +278,7 @@ func TestThreat10RequestHeaders(t *testing.T) {
 	out, err := hubspot.RequestHeaders(in)
 	require.NoError(t, err)
 	require.Equal(t, http.Header{
-		"Accept": {"application/json", "*/*"}, "Content-Type": {"application/json"}, "User-Agent": {"curl/8"}, "Range": {"bytes=0-1"}, "If-None-Match": {`"x"`},
+		"Accept": {"application/json", "*/*"}, "Content-Type": {"application/json"}, "User-Agent": {"curl/8"}, "If-None-Match": {`"x"`},
 	}, out)
 	out["Accept"][0] = "changed"
 	out.Set("Authorization", "Bearer")

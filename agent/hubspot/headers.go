@@ -18,14 +18,15 @@ var hopByHop = names(
 )
 
 // notForwarded are what else a client may not tell HubSpot: credentials, who
-// and where the client is, how the body is framed or the answer encoded, that
-// a request may be sent twice, and that its method or path is another one than
-// the record says.
+// and where the client is, how the body is framed or the answer encoded, which
+// part of the answer to send (an echoed token could be had in halves, neither of
+// which is masked), that a request may be sent twice, and that its method or path
+// is another one than the record says.
 var notForwarded = names(
 	"Authorization", "Cookie", "Cookie2",
 	"Host", "Forwarded", "X-Forwarded", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "True-Client-Ip", "Via",
 	"Origin", "Referer",
-	"Accept-Encoding", "Content-Length",
+	"Accept-Encoding", "Content-Length", "Range", "If-Range",
 	"Idempotency-Key", "X-Idempotency-Key",
 	"X-Http-Method-Override", "X-Http-Method", "X-Method-Override",
 	"X-Original-Url", "X-Rewrite-Url", "X-Original-Host", "X-Host",

@@ -20,7 +20,7 @@ type Request struct {
 
 // asksGzip reports whether the agent asks for gzip, which it decodes itself.
 func (r *Request) asksGzip() bool {
-	return r.Method != http.MethodHead && r.Header["Range"] == nil
+	return r.Method != http.MethodHead
 }
 
 // appendHead appends the request's head up to where the token belongs. Scheme

@@ -40,7 +40,7 @@ func (c *Conn) receive(r *Request) (*http.Response, error) {
 		b.src = newChunked(c.buf.in)
 	}
 	resp.Body = b
-	if r.asksGzip() && strings.EqualFold(resp.Header.Get("Content-Encoding"), "gzip") {
+	if enc := resp.Header["Content-Encoding"]; r.asksGzip() && len(enc) == 1 && strings.EqualFold(enc[0], "gzip") {
 		delete(resp.Header, "Content-Encoding")
 		delete(resp.Header, "Content-Length")
 		resp.ContentLength, resp.Uncompressed = -1, true

@@ -1,6 +1,7 @@
 package leak
 
 import (
+	"bytes"
 	"runtime"
 	"strings"
 	"sync"
@@ -159,11 +160,20 @@ func (n *Needles) MaskString(s string) (string, bool) {
 // InName reports whether an occurrence stands in a header's name, of which
 // nobody keeps the case.
 func (n *Needles) InName(name string) bool {
-	if f := n.forms(); f == nil || len(name) < f.shortest {
+	f := n.forms()
+	if f == nil || len(name) < f.shortest {
 		return false
 	}
-	_, hit := n.MaskString(strings.ToLower(name))
-	return hit
+	defer runtime.KeepAlive(f.mem)
+	b := []byte(strings.ToLower(name))
+	for _, s := range f.plain {
+		for i := 0; i+len(s) <= len(b); i++ {
+			if bytes.EqualFold(b[i:i+len(s)], s) {
+				return true
+			}
+		}
+	}
+	return n.Mask(b) > 0
 }
 
 func star(b []byte) {

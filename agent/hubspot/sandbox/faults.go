@@ -56,6 +56,7 @@ type Fault struct {
 	Encoding   string        // send this as Content-Encoding, the body as it is
 	Chunked    bool          // no Content-Length, one chunk per KiB of body
 	Trickle    time.Duration // wait so long before each byte of the body
+	Cut        int64         // the body's first so many bytes, before gzip, go out by themselves
 	EarlyHints bool          // a 103 goes before the answer
 }
 

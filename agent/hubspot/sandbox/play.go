@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
@@ -146,13 +147,30 @@ func echoed(way, token string) string {
 
 func (f *Fault) encode(x *exchange, a *answer) {
 	usual := f.EchoToken == "" && f.Encoding == "" && len(a.body) > gzipFloor && acceptsGzip(x.r.Header)
-	if f.Gzip || usual {
+	switch {
+	case f.Gzip && f.Cut > 0:
+		a.body, f.Cut = gzippedInTwo(a.body, f.Cut)
+		a.header.Set("Content-Encoding", "gzip")
+	case f.Gzip || usual:
 		a.body = gzipped(a.body)
 		a.header.Set("Content-Encoding", "gzip")
 	}
 	if f.Encoding != "" {
 		a.header.Set("Content-Encoding", f.Encoding)
 	}
+}
+
+// gzippedInTwo gzips a body so that its first bytes can be decoded before the
+// others have come, and says how many bytes that takes.
+func gzippedInTwo(body []byte, cut int64) (zipped []byte, first int64) {
+	var b bytes.Buffer
+	zw := gzip.NewWriter(&b)
+	_, _ = zw.Write(body[:cut]) // a bytes.Buffer takes everything
+	_ = zw.Flush()
+	first = int64(b.Len())
+	_, _ = zw.Write(body[cut:])
+	_ = zw.Close()
+	return b.Bytes(), first
 }
 
 // write sends the answer piece by piece, and cuts it where the fault says.
@@ -208,9 +226,14 @@ func (f *Fault) copy(w io.Writer, x *exchange, body io.Reader, flush func()) {
 	case f.Chunked:
 		step = 1 << 10
 	}
-	buf := make([]byte, step)
+	buf := make([]byte, max(step, int(f.Cut)))
+	piece := buf[:step]
+	if f.Cut > 0 {
+		piece, flushing = buf[:f.Cut], true
+	}
 	for {
-		n, err := io.ReadFull(body, buf)
+		n, err := io.ReadFull(body, piece)
+		piece = buf[:step]
 		if n > 0 {
 			if _, werr := w.Write(buf[:n]); werr != nil {
 				return // the client has gone
