@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -96,8 +97,8 @@ func (a *Agent) enter(r *http.Request) *wire.Problem {
 		return wire.Errorf(wire.CodeBadRequest, "the request is ambiguous: %s", connOf(r).framed())
 	case !strings.EqualFold(r.Host, wire.Host) && !strings.EqualFold(r.Host, "localhost"):
 		return wire.Errorf(wire.CodeDenied, "Host %s: want %s or localhost", wire.Quote(r.Host), wire.Host)
-	case h["Origin"] != nil || h["Referer"] != nil:
-		return wire.Errorf(wire.CodeDenied, "requests of web pages (with Origin or Referer) are refused")
+	case h["Origin"] != nil || h["Referer"] != nil || ofPage(h["Sec-Fetch-Site"]):
+		return wire.Errorf(wire.CodeDenied, "requests of web pages (with Origin, Referer or Sec-Fetch-Site) are refused")
 	case !allowedMethod(r.Method):
 		return wire.Errorf(wire.CodeMethodNotAllowed, "method %s: want GET, HEAD, POST, PUT, PATCH or DELETE", wire.Quote(r.Method))
 	case h["Upgrade"] != nil || h["Http2-Settings"] != nil:
@@ -106,6 +107,13 @@ func (a *Agent) enter(r *http.Request) *wire.Problem {
 		return wire.Errorf(wire.CodeBadRequest, "request target %s: want a path that starts with /v1/", wire.Quote(r.RequestURI))
 	}
 	return nil
+}
+
+// ofPage reports whether a browser says that a page made the request, and not
+// its user: of a picture, for instance, a page can keep back all else that
+// tells of it.
+func ofPage(sites []string) bool {
+	return slices.ContainsFunc(sites, func(site string) bool { return site != "none" })
 }
 
 func allowedMethod(m string) bool {

@@ -238,7 +238,7 @@ func TestThreat28WebPages(t *testing.T) {
 	var sets []string
 	for _, h := range []string{
 		"Origin: https://evil.example", "Origin: null", "Origin: http://localhost", "Origin:", "Referer: https://evil.example/x", "Referer:", "origin: http://hsagent",
-		"Origin: a\r\nReferer: b",
+		"Origin: a\r\nReferer: b", "Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-site", "Sec-Fetch-Site: same-origin", "Sec-Fetch-Site: none\r\nSec-Fetch-Site: cross-site", "sec-fetch-site: x", "Sec-Fetch-Site:",
 	} {
 		sets = append(sets, ok+h+"\r\n")
 	}
