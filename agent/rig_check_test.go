@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -240,6 +241,9 @@ func (a *tap) Append(ctx context.Context, rec chain.Record) (chain.Receipt, erro
 }
 
 func (a *tap) AppendLazy(rec chain.Record) error {
+	if rec.Kind == chain.CallIntent {
+		return errors.New("nobody waits until this intent is durable")
+	}
 	if err := a.before(rec); err != nil {
 		return err
 	}
