@@ -107,27 +107,32 @@ func TestWaitOfTheLateEnds(t *testing.T) {
 }
 
 func TestUnknownLimitIsProbed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		g := quota.New(quota.Config{Slug: slug(t)})
-		var out []*quota.Grant
-		for range 10 {
-			gr, problem := g.Acquire(t.Context(), quota.Ask{})
-			require.Nil(t, problem)
-			gr.Sent()
-			out = append(out, gr)
-		}
-		refused(t, g, quota.Ask{}, wire.CodeThrottled, 1)
-		out[0].Done(quota.Answer{Got: true, Status: 200})
-		spend(t, g, quota.Ask{}, quota.Answer{Got: true, Status: 200})
-		for range 20 {
-			spend(t, g, quota.Ask{}, quota.Answer{Got: true, Status: 200})
-		}
-		for range 100 { // no limit will be told: there is none to keep
-			gr, problem := g.Acquire(t.Context(), quota.Ask{})
-			require.Nil(t, problem)
-			gr.Sent()
-		}
-	})
+	silent := quota.Answer{Got: true, Status: 200}
+	unbelievable := silent
+	unbelievable.BurstLimit, unbelievable.BurstRemaining, unbelievable.Interval = ptr(100_000_000), ptr(99_999_999), interval
+	for _, answer := range []quota.Answer{silent, unbelievable} {
+		synctest.Test(t, func(t *testing.T) {
+			g := quota.New(quota.Config{Slug: slug(t)})
+			var out []*quota.Grant
+			for range 10 {
+				gr, problem := g.Acquire(t.Context(), quota.Ask{})
+				require.Nil(t, problem)
+				gr.Sent()
+				out = append(out, gr)
+			}
+			refused(t, g, quota.Ask{}, wire.CodeThrottled, 1)
+			out[0].Done(answer)
+			spend(t, g, quota.Ask{}, answer)
+			for range 20 {
+				spend(t, g, quota.Ask{}, answer)
+			}
+			for range 100 { // no limit will be told: there is none to keep
+				gr, problem := g.Acquire(t.Context(), quota.Ask{})
+				require.Nil(t, problem)
+				gr.Sent()
+			}
+		})
+	}
 }
 
 func TestPlaceOfAnAttemptNeverSentIsFree(t *testing.T) {

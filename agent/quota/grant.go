@@ -82,8 +82,7 @@ func (g *Governor) learn(a attempt, search bool, answer Answer) {
 	refused := answer.Got && answer.Status == 429
 	if answer.Got {
 		switch {
-		case answer.BurstLimit != nil:
-			g.burst.learn(*answer.BurstLimit, answer.Interval)
+		case answer.BurstLimit != nil && g.burst.learn(*answer.BurstLimit, answer.Interval):
 		case !search && answer.Status < 500:
 			g.burst.blind = min(g.burst.blind+1, maxBlind)
 		}

@@ -17,7 +17,7 @@ const (
 	lead = 50 * time.Millisecond
 
 	probes     = 10   // calls in flight until the limit is known
-	maxBlind   = 20   // answers that tell no limit, after which there is none to wait for
+	maxBlind   = 20   // answers that tell no limit to believe, after which there is none to wait for
 	maxUnasked = 1000 // attempts remembered while no limit is known
 )
 
@@ -34,7 +34,7 @@ const (
 type window struct {
 	limit    int // 0: not known
 	interval time.Duration
-	blind    int // answers so far that told no limit
+	blind    int // answers so far that told no limit to believe
 
 	out    int       // granted and not done: each holds a place
 	sent   int       // of these, sent
@@ -59,16 +59,17 @@ type attempt struct {
 // part is for clocks: HubSpot's counts milliseconds.
 func (w *window) hold() time.Duration { return w.interval + w.interval/1000 }
 
-// learn takes the limit as an answer tells it. What cannot be a limit is not
-// believed.
-func (w *window) learn(limit int64, interval time.Duration) {
+// learn takes the limit as an answer tells it, and reports whether it has: what
+// cannot be a limit is not believed.
+func (w *window) learn(limit int64, interval time.Duration) bool {
 	if limit < 1 || limit > maxLimit {
-		return
+		return false
 	}
 	w.limit = int(limit)
 	if interval > 0 && interval <= maxInterval {
 		w.interval = interval
 	}
+	return true
 }
 
 // turn frees the places whose time is over and forgets what no answer can
