@@ -14,8 +14,9 @@ var ErrNoLoss = errors.New("nothing is lost: the audit log is the one that its w
 
 // AcceptLoss lets a log go on that [Open] refuses with [ErrLoss]: one that is
 // shorter than, or another than, what the write-ahead log, a checkpoint or the sink
-// knows of it. What is there must be sound in itself: the database, and the
-// write-ahead log up to the first batch that cannot be read. The gap is recorded as
+// knows of it, or whose write-ahead log cannot be read. What is there must be sound
+// in itself: the database, and the write-ahead log up to the first batch that cannot
+// be read. The gap is recorded as
 // [chain.AuditGap], signed, and handed to the sink.
 func AcceptLoss(ctx context.Context, c Config) (*chain.Gap, error) {
 	c.acceptLoss = true
@@ -39,14 +40,15 @@ func AcceptLoss(ctx context.Context, c Config) (*chain.Gap, error) {
 }
 
 // lookAnyway is look for a log that may have lost its database or its write-ahead log.
-func lookAnyway(dir string) (f *found, lost sighting, err error) {
+func lookAnyway(dir string) (f *found, lost *sighting, err error) {
 	f, err = look(dir)
 	if !errors.Is(err, ErrDamaged) {
-		return f, lost, err
+		return f, nil, err
 	}
 	f = &found{layout: layoutOf(dir)}
+	lost = &sighting{root: new(chain.Tree).Root()}
 	if f.history, _ = readWAL(f.wal); f.history != nil { // as far as it can be read
-		lost = f.history.last()
+		*lost = f.history.last()
 	}
 	f.crashed, err = wasCrashed(f)
 	return f, lost, err
@@ -66,7 +68,8 @@ func (s *Store) salvage(ctx context.Context, f *found) (*tail, error) {
 		return nil, err
 	}
 	if f.history != nil {
-		s.witnessed = f.history.last()
+		last := f.history.last()
+		s.witnessed = &last
 	}
 	v := &verification{db: s.db, txn: txn, size: size}
 	v.each = t.pair
@@ -84,16 +87,31 @@ func (s *Store) salvage(ctx context.Context, f *found) (*tail, error) {
 
 // gapIn returns the gap between the log and what is known of it, or nil.
 func (s *Store) gapIn(kept []keptNote, tree *chain.Tree) (*chain.Gap, error) {
-	g := chain.Gap{Seq: tree.Size(), Kept: tree.Size(), Lost: s.witnessed.size, Root: s.witnessed.root}
-	found := g.Lost > 0
+	g := chain.Gap{Seq: tree.Size(), Kept: tree.Size()}
+	found := s.witnessed != nil
 	err := s.db.View(func(txn *badger.Txn) error {
+		had := func(size uint64, root chain.Hash) (bool, error) {
+			if size > tree.Size() {
+				return false, nil
+			}
+			at, err := chain.TreeAt(size, hashReader(txn))
+			return err == nil && at.Root() == root, err
+		}
+		if found {
+			g.Lost, g.Root = s.witnessed.size, s.witnessed.root
+			// Nobody knows what stood behind the last batch that can be read: it
+			// may be more than the database has.
+			if ok, err := had(g.Lost, g.Root); err != nil {
+				return err
+			} else if ok {
+				g.Lost, g.Root = tree.Size(), tree.Root()
+			}
+		}
 		for _, k := range kept {
-			if k.Size <= tree.Size() && k.Origin == s.sign.keys[0].Name() {
-				at, err := chain.TreeAt(k.Size, hashReader(txn))
-				if err != nil {
+			if k.Origin == s.sign.keys[0].Name() {
+				if ok, err := had(k.Size, k.Root); err != nil {
 					return err
-				}
-				if at.Root() == k.Root {
+				} else if ok {
 					continue
 				}
 			}

@@ -96,7 +96,20 @@ func TestThreat23RolledBack(t *testing.T) {
 	}
 }
 
-// A log that lacks what its own write-ahead log saw can go on, if the rest is sound.
+// accepted accepts the loss of a log that is refused.
+func accepted(t *testing.T, c auditstore.Config, kept, lost uint64) *chain.Gap {
+	t.Helper()
+	_, err := auditstore.Open(t.Context(), c)
+	require.ErrorIs(t, err, auditstore.ErrDamaged)
+	gap, err := auditstore.AcceptLoss(t.Context(), c)
+	require.NoError(t, err)
+	require.Equal(t, kept, gap.Kept)
+	require.Equal(t, lost, gap.Lost)
+	return gap
+}
+
+// A log that lacks what its own write-ahead log saw, or the write-ahead log
+// itself, can go on, if the rest is sound.
 func TestAcceptShorterLog(t *testing.T) {
 	drop := func(from int) func(t *testing.T, dir string) {
 		return func(t *testing.T, dir string) {
@@ -113,12 +126,23 @@ func TestAcceptShorterLog(t *testing.T) {
 			})
 		}
 	}
+	wal := func(do func(b []byte) []byte) func(t *testing.T, dir string) {
+		return func(t *testing.T, dir string) {
+			name := walOf(t, dir)
+			b, err := os.ReadFile(name)
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(name, do(b), 0o600))
+		}
+	}
 	tests := []struct {
 		name string
 		do   func(t *testing.T, dir string)
 		kept uint64
 		fail bool
 	}{
+		{"the write-ahead log", func(t *testing.T, dir string) { require.NoError(t, os.Remove(walOf(t, dir))) }, records, false},
+		{"the write-ahead log's head", wal(func(b []byte) []byte { b[20] ^= 1; return b }), records, false},
+		{"all of the write-ahead log", wal(func([]byte) []byte { return nil }), records, false},
 		{"the last two", drop(records - 2), records - 2, false},
 		{"half", drop(30), 30, false},
 		{"everything", drop(3), 3, false},
@@ -136,17 +160,13 @@ func TestAcceptShorterLog(t *testing.T) {
 			tt.do(t, dir)
 			c := auditstore.Config{Dir: dir, MinFree: 1}
 			signed(&c)
-			_, err := auditstore.Open(t.Context(), c)
-			require.ErrorIs(t, err, auditstore.ErrDamaged)
-			gap, err := auditstore.AcceptLoss(t.Context(), c)
 			if tt.fail {
+				_, err := auditstore.AcceptLoss(t.Context(), c)
 				require.ErrorIs(t, err, auditstore.ErrDamaged)
 				require.ErrorContains(t, err, "record 31: missing")
 				return
 			}
-			require.NoError(t, err)
-			require.Equal(t, tt.kept, gap.Kept)
-			require.Equal(t, uint64(records), gap.Lost)
+			gap := accepted(t, c, tt.kept, records)
 			s, err := auditstore.Open(t.Context(), c)
 			require.NoError(t, err)
 			grow(t, s, 100)
@@ -156,37 +176,42 @@ func TestAcceptShorterLog(t *testing.T) {
 			require.NoError(t, err)
 			require.Empty(t, rep.Damage)
 			require.Equal(t, []chain.Gap{*gap}, rep.Gaps)
+			_, err = auditstore.AcceptLoss(t.Context(), c)
+			require.ErrorIs(t, err, auditstore.ErrNoLoss)
 		})
 	}
 	require.Len(t, ks, 1)
 }
 
 // What the write-ahead log has before a batch that cannot be read any more comes
-// to the database. The gap tells what its youngest batch saw.
+// to the database, unless that has more. Nobody knows what stood behind: the gap
+// tells how the log stands.
 func TestAcceptDamagedWAL(t *testing.T) {
 	const n = 20
-	ks, signed := keys(t)
+	_, signed := keys(t)
 	source := cutOff(t, n, signed)
-	at, err := auditstore.WALFrames(walOf(t, source))
+	name := filepath.Base(walOf(t, source))
+	at, err := auditstore.WALFrames(filepath.Join(source, name))
 	require.NoError(t, err)
-	for _, broken := range []int{2, n / 2, n - 1} {
-		dir := copyDir(t, source)
-		b, err := os.ReadFile(walOf(t, dir))
-		require.NoError(t, err)
-		b[at[broken]+100] ^= 1
-		require.NoError(t, os.WriteFile(walOf(t, dir), b, 0o600))
-		c := auditstore.Config{Dir: dir, MinFree: 1}
-		signed(&c)
-		_, err = auditstore.Open(t.Context(), c)
-		require.ErrorIs(t, err, auditstore.ErrDamaged)
-		gap, err := auditstore.AcceptLoss(t.Context(), c)
-		require.NoError(t, err)
-		require.EqualValues(t, broken, gap.Kept)
-		require.EqualValues(t, broken, gap.Lost)
-		s := open(t, dir, signed)
-		require.Len(t, all(t, s, chain.Filter{Kind: chain.CallOutcome}), broken)
-		require.Equal(t, []chain.Gap{*gap}, verified(t, s).Gaps)
-		require.NoError(t, s.Close())
+	for _, filled := range []bool{false, true} {
+		for _, broken := range []int{0, 2, n / 2, n - 1} {
+			dir, kept := copyDir(t, source), broken
+			b, err := os.ReadFile(filepath.Join(dir, name))
+			require.NoError(t, err)
+			b[at[broken]+100] ^= 1
+			if filled {
+				require.NoError(t, open(t, dir, signed).Close())
+				require.NoError(t, os.Remove(walOf(t, dir)))
+				kept = n
+			}
+			require.NoError(t, os.WriteFile(filepath.Join(dir, name), b, 0o600))
+			c := auditstore.Config{Dir: dir, MinFree: 1}
+			signed(&c)
+			gap := accepted(t, c, uint64(kept), uint64(kept))
+			s := open(t, dir, signed)
+			require.Len(t, all(t, s, chain.Filter{Kind: chain.CallOutcome}), kept)
+			require.Equal(t, []chain.Gap{*gap}, verified(t, s).Gaps)
+			require.NoError(t, s.Close())
+		}
 	}
-	require.Len(t, ks, 1)
 }

@@ -66,7 +66,7 @@ type Store struct {
 	sign   signer
 	notes  []string
 
-	witnessed sighting   // how a log stood that is lost
+	witnessed *sighting  // how a log stood that is lost; nil if none is
 	gap       *chain.Gap // that was accepted when the log was opened
 
 	minFree atomic.Uint64 // Config.MinFree

@@ -35,7 +35,10 @@ func acceptLoss(ctx context.Context, e *env, args []string) error {
 	if err = errors.Join(err, owned); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(e.stdout, "recorded as record %d: the log of %d records with root %s is lost; %s goes on after %d\n",
-		gap.Seq, gap.Lost, gap.Root, c.AuditDir, gap.Kept)
+	lost := fmt.Sprintf("the log of %d records with root %s is lost", gap.Lost, gap.Root)
+	if gap.Lost == gap.Kept {
+		lost = "the write-ahead log could not be read, and what it alone may have had is lost"
+	}
+	_, err = fmt.Fprintf(e.stdout, "recorded as record %d: %s; %s goes on after %d\n", gap.Seq, lost, c.AuditDir, gap.Kept)
 	return err
 }

@@ -91,7 +91,8 @@ const helpAcceptLoss = `Examples:
 
 Lets an audit log go on that the agent refuses to open because it is shorter
 than, or another than, its write-ahead log or a checkpoint knows: after a restore
-from an older backup, say. What is there must be sound in itself. The loss is recorded
+from an older backup, say. So it does where the write-ahead log cannot be read, and
+may have had more. What is there must be sound in itself. The loss is recorded
 in the log (audit.gap), signed, and named by every verification from then on.
 The agent must be stopped.
 
