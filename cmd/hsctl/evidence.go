@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -211,7 +212,7 @@ hsctl audit prune --before 2025-11-01 --slug acme-corp --yes`,
 		Long: `Bytes and salts of the records before the date are erased for good. Their hashes
 stay, so that the log verifies, and what was pruned is recorded. Slugs of
 audit.legal_hold in the agent's config are left alone. On a terminal hsctl asks
-first.`,
+first. A time more than a day ahead, which leaves nothing, is refused without --yes.`,
 		Args:        positional(0, 0),
 		Annotations: exits(8, 12),
 		RunE:        func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), e) },
@@ -240,6 +241,9 @@ func (o *pruneOptions) run(ctx context.Context, e *env) error {
 			return &exitError{wire.ExitUsage, fmt.Errorf("--slug: %w", err)}
 		}
 		whose = s.String()
+	}
+	if at, ok := parseMoment(o.before); ok && !o.yes && at.After(time.Now().AddDate(0, 0, 1)) { // tomorrow's date means: today's too
+		return usagef("--before %s is in the future: that erases every record of %s there is, for good. Give an earlier date or, if all of them are meant, --yes too", o.before, whose)
 	}
 	c, err := e.client()
 	if err != nil {

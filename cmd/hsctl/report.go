@@ -152,13 +152,16 @@ func (o *reportOptions) parseBreach(args []string) ([]string, error) {
 	return args, nil
 }
 
-func isMoment(s string) bool {
+func isMoment(s string) bool { _, ok := parseMoment(s); return ok }
+
+// parseMoment reads a date, in UTC, or RFC 3339.
+func parseMoment(s string) (t time.Time, ok bool) {
 	for _, layout := range []string{time.DateOnly, time.RFC3339} {
-		if _, err := time.Parse(layout, s); err == nil {
-			return true
+		if t, err := time.Parse(layout, s); err == nil {
+			return t, true
 		}
 	}
-	return false
+	return t, false
 }
 
 // defaultFormat is what the file's name or the global format says.
