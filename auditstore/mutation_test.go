@@ -16,14 +16,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Mutations, 1,000 in all: of the database's entries, of its files as they lie on
+// Mutations, more than 1,000 in all: of the database's entries, of its files as they lie on
 // disk, of the other files in the directory, of the directory as a whole, and of
 // exports.
 const (
 	ofEntries = 400
 	ofTables  = 100
 	ofFiles   = 80
-	ofCopies  = 20
+	ofCopies  = 55 // each of eleven with each sink of a later one
 	ofExports = 400
 )
 
@@ -70,14 +70,14 @@ func mutate(r *rand.Rand, p parts) string {
 }
 
 // subject is a log that has a bit of everything, with a sink elsewhere, and
-// copies of it from before.
-func subject(t *testing.T) (dir string, c auditstore.Config, before []string, sinks [][]byte) {
+// copies of both from each of its starts.
+func subject(t *testing.T, starts int) (dir string, c auditstore.Config, before []string, sinks [][]byte) {
 	_, signed := keys(t)
 	dir = t.TempDir()
 	sink := filepath.Join(t.TempDir(), "elsewhere")
 	c = auditstore.Config{Dir: dir, MinFree: 1, Sink: auditstore.FileSink(sink)}
 	signed(&c)
-	for i := range 5 {
+	for i := range starts {
 		s, err := auditstore.Open(t.Context(), c)
 		require.NoError(t, err)
 		grow(t, s, 6)
@@ -97,7 +97,7 @@ func subject(t *testing.T) (dir string, c auditstore.Config, before []string, si
 }
 
 func TestThreat22MutatedDatabase(t *testing.T) {
-	source, c, _, _ := subject(t)
+	source, c, _, _ := subject(t, 5)
 	r := rand.New(rand.NewPCG(22, 1))
 	found := map[string]int{}
 	for n := range ofEntries {
@@ -207,7 +207,7 @@ func mutateLines(r *rand.Rand, text []byte) ([]byte, string) {
 // The write-ahead log, and the last checkpoint in the file: one in the middle of that
 // file can go without a trace, since the copies elsewhere are what counts.
 func TestThreat22MutatedFiles(t *testing.T) {
-	dir, c, _, _ := subject(t)
+	dir, c, _, _ := subject(t, 5)
 	r := rand.New(rand.NewPCG(22, 2))
 	for n := range ofFiles {
 		file := []string{walOf(t, dir), filepath.Join(dir, "checkpoints")}[n%2]
@@ -245,7 +245,7 @@ func mutateBytes(r *rand.Rand, text []byte, size int) ([]byte, string) {
 // Of a directory that was closed, the bytes of the database's own files: what
 // nobody notices has changed nothing, not a byte of any record.
 func TestThreat22MutatedTables(t *testing.T) {
-	source, c, _, _ := subject(t)
+	source, c, _, _ := subject(t, 5)
 	good, err := auditstore.CheckSigned(t.Context(), c)
 	require.NoError(t, err)
 	r := rand.New(rand.NewPCG(22, 5))
@@ -273,21 +273,23 @@ func TestThreat22MutatedTables(t *testing.T) {
 
 // A directory that is put back as it once was is told by the sink.
 func TestThreat23MutatedCopies(t *testing.T) {
-	_, c, before, sinks := subject(t)
-	r := rand.New(rand.NewPCG(23, 3))
-	for range ofCopies {
-		older := r.IntN(len(before) - 1)
-		newer := older + 1 + r.IntN(len(before)-older-1)
-		c.Dir = copyDir(t, before[older])
-		sink := filepath.Join(t.TempDir(), "elsewhere")
-		require.NoError(t, os.WriteFile(sink, sinks[newer], 0o600))
-		c.Sink = auditstore.FileSink(sink)
-		_, err := auditstore.Open(t.Context(), c)
-		require.ErrorIs(t, err, auditstore.ErrLoss, "the copy %d, when %d was known", older, newer)
-		rep, err := auditstore.CheckSigned(t.Context(), c)
-		require.NoError(t, err)
-		require.NotEmpty(t, rep.Damage)
+	_, c, before, sinks := subject(t, 11)
+	n := 0
+	for older := range before {
+		for newer := older + 1; newer < len(before); newer++ {
+			n++
+			c.Dir = copyDir(t, before[older])
+			sink := filepath.Join(t.TempDir(), "elsewhere")
+			require.NoError(t, os.WriteFile(sink, sinks[newer], 0o600))
+			c.Sink = auditstore.FileSink(sink)
+			_, err := auditstore.Open(t.Context(), c)
+			require.ErrorIs(t, err, auditstore.ErrLoss, "the copy %d, when %d was known", older, newer)
+			rep, err := auditstore.CheckSigned(t.Context(), c)
+			require.NoError(t, err)
+			require.NotEmpty(t, rep.Damage)
+		}
 	}
+	require.Equal(t, ofCopies, n)
 }
 
 func TestThreat22MutatedExports(t *testing.T) {
