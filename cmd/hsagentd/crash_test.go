@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -146,8 +147,14 @@ func (s *site) load(ctx context.Context, workers int) *sync.WaitGroup {
 
 // Whenever the daemon is killed, the log holds an intent for every request
 // that HubSpot saw, each intent gets an end, and no number is missing.
+// HSAGENT_KILLS makes another number of kills than 100.
 func TestThreat03KillAtRandomPoints(t *testing.T) {
-	const kills = 100
+	kills := 100
+	if v := os.Getenv("HSAGENT_KILLS"); v != "" {
+		var err error
+		kills, err = strconv.Atoi(v)
+		require.NoError(t, err)
+	}
 	s := newSite(t, 5)
 	for range kills {
 		cmd := s.start()
@@ -164,6 +171,35 @@ func TestThreat03KillAtRandomPoints(t *testing.T) {
 	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 	require.NoError(t, cmd.Wait())
 	s.requireWhole()
+}
+
+// A crash of any kind leaves neither a core file nor a token in what it prints.
+func TestThreat15CrashesLeaveNothing(t *testing.T) {
+	const rounds = 10
+	s := newSite(t, 1)
+	for range rounds {
+		for _, sig := range []syscall.Signal{syscall.SIGABRT, syscall.SIGSEGV, syscall.SIGQUIT} {
+			cmd := s.command()
+			cmd.Dir = s.home
+			require.NoError(t, cmd.Start())
+			s.await()
+			resp, err := s.client.Call(t.Context(), wire.CallRequest{Slug: s.slugs[0], Method: http.MethodGet, Target: "/crm/v3/objects/contacts"})
+			require.NoError(t, err)
+			require.Equal(t, http.StatusOK, resp.StatusCode)
+			require.NoError(t, resp.Body.Close())
+			require.NoError(t, cmd.Process.Signal(sig))
+			require.Error(t, cmd.Wait())
+			require.False(t, cmd.ProcessState.Sys().(syscall.WaitStatus).CoreDump(), "%v left a core file", sig)
+			said, err := os.ReadFile(s.path(fmt.Sprintf("log.%d", s.started)))
+			require.NoError(t, err)
+			require.Contains(t, string(said), "goroutine ", "the control: it says where it was")
+			s.client.Close()
+		}
+	}
+	cores, err := filepath.Glob(s.path("core*"))
+	require.NoError(t, err)
+	require.Empty(t, cores)
+	s.requireClean(standing.NewTokens(s.hub.ActiveToken(1000)))
 }
 
 // requireWhole checks the log against what the sandbox saw, and that nothing

@@ -63,6 +63,8 @@ func TestThreat12LeakyEnvironmentIsRefused(t *testing.T) {
 		{"prints headers", "GODEBUG=http2debug=2"},
 		{"prints headers a little", "GODEBUG=gctrace=0,http2debug=1"},
 		{"with spaces", "GODEBUG= http2debug=2"},
+		{"in another name", "GODEBUG=xhttp2debug=2"},
+		{"in a value", "GODEBUG=gctrace=http2debug=2"},
 		{"lax chunks", "GODEBUG=httplaxcontentlength=1"},
 		{"old TLS", "GODEBUG=tls10server=1"},
 		{"weak key exchange", "GODEBUG=tlsrsakex=1"},
