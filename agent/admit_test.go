@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -90,6 +92,22 @@ func TestThreat32ReloadOfALockedAgentIsNoGuess(t *testing.T) {
 		}
 		require.Zero(t, a.unlocks.wait)
 	})
+}
+
+// A connection that is kept, or was inherited, does not last: nobody waits for
+// the clock here.
+func TestThreat31ConnectionsDoNotLast(t *testing.T) {
+	a := &Agent{log: slog.New(slog.DiscardHandler), doors: newDoors()}
+	require.Equal(t, time.Minute, a.newServer().IdleTimeout)
+	for age, want := range map[time.Duration]string{0: "", 59 * time.Minute: "", 61 * time.Minute: "close"} {
+		conn := &guardedConn{caller: &peer.Caller{}, made: time.Now().Add(-age)}
+		r := httptest.NewRequest(http.MethodGet, "http://hsagent/v1/openapi.json", nil)
+		r.RequestURI = r.URL.Path
+		w := httptest.NewRecorder()
+		a.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), connKey{}, conn)))
+		require.Equal(t, http.StatusOK, w.Code)
+		require.Equal(t, want, w.Header().Get("Connection"), "after %v", age)
+	}
 }
 
 func TestUntilIdle(t *testing.T) {

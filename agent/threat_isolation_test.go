@@ -49,15 +49,21 @@ func (r *rig) crossed() []sandbox.Request {
 // has an agent and a log of its own. HSAGENT_ROUNDS makes another number of
 // rounds.
 func TestThreat01RotationsNeverCrossSlugs(t *testing.T) {
-	rounds := 5
-	if v := os.Getenv("HSAGENT_ROUNDS"); v != "" {
-		var err error
-		rounds, err = strconv.Atoi(v)
-		require.NoError(t, err)
-	}
-	for i := range rounds {
+	for i := range sized(t, "HSAGENT_ROUNDS", 5) {
 		t.Run(strconv.Itoa(i+1), rotateUnderLoad)
 	}
+}
+
+// sized is a test's size: the usual one, or that of a variable.
+func sized(t *testing.T, variable string, usual int) int {
+	t.Helper()
+	v := os.Getenv(variable)
+	if v == "" {
+		return usual
+	}
+	n, err := strconv.Atoi(v)
+	require.NoError(t, err)
+	return n
 }
 
 // rotateUnderLoad makes 20,000 calls, in the middle of 200 rotations.

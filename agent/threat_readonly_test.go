@@ -75,6 +75,14 @@ func TestThreat29ReadOnlySocket(t *testing.T) {
 	require.Len(t, denied, len(refused))
 	require.Equal(t, "(read-only socket)", denied[0].Rule)
 
+	// Who manages sees all portals, but not here: rules hold for this socket.
+	r.agent.SetPolicy(t.Context(), policyOf(t, wire.PolicyRule{Name: "one client", Effect: "allow", Portals: []string{"client-0"}}))
+	_, body = ask("GET /v1/portals")
+	require.Contains(t, body, "client-0")
+	require.NotContains(t, body, "client-1")
+	require.Contains(t, r.api("GET", "/v1/portals", "").body, "client-1")
+	r.agent.SetPolicy(t.Context(), policyOf(t))
+
 	// The other socket is as it was.
 	require.Equal(t, 201, r.call("client-0", "POST", contacts, strings.NewReader(`{"properties":{}}`), "Content-Type", "application/json").status)
 }

@@ -77,7 +77,7 @@ func TestAnswersAreNeverMixedUp(t *testing.T) {
 
 // Between Take and Send an intent is written, which may take long. What comes
 // meanwhile answers no request of ours.
-func TestAnswersBeforeTheRequest(t *testing.T) {
+func TestThreat18AnswersBeforeTheRequest(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		for _, odd := range []string{"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nnobody", ""} {
 			say, said := make(chan bool), make(chan bool)

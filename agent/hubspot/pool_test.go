@@ -65,7 +65,7 @@ func TestConnectionsAreKept(t *testing.T) {
 }
 
 // Whatever is odd about an answer, its connection serves no other request.
-func TestOddConnectionsAreDropped(t *testing.T) {
+func TestThreat18OddConnectionsAreDropped(t *testing.T) {
 	const head = "HTTP/1.1 200 OK\r\n"
 	tests := []struct {
 		name, raw, body string
