@@ -218,20 +218,21 @@ func (f *filler) take() (all []*filling, last bool) {
 	}
 }
 
-// run is the filler's goroutine. release is called when a file of the write-ahead log
-// is done with.
-func (f *filler) run(db *badger.DB, release func(old int, wipe bool) error) (err error) {
+// run is the filler's goroutine. It releases the files of the write-ahead log
+// that are done with.
+func (f *filler) run(db *badger.DB, j *wal) (err error) {
 	defer close(f.stopped)
 	written := 0
 	for {
 		all, last := f.take()
+		j.await()
 		if err = writeAll(db, all); err != nil {
 			err = fmt.Errorf("fill the database: %w", err)
 		}
 		for _, b := range all {
 			written += len(b.frame)
 			if err == nil && b.turned {
-				err = release(b.old, b.wipe)
+				err = j.release(b.old, b.wipe)
 			}
 		}
 		if written >= unmapEvery {

@@ -272,7 +272,7 @@ func (s *Store) start(f *found, t *tail) error {
 
 // fillDatabase is the filler's goroutine.
 func (s *Store) fillDatabase() {
-	if err := s.fill.run(s.db, s.wal.release); err != nil {
+	if err := s.fill.run(s.db, s.wal); err != nil {
 		s.latch(err)
 	}
 }

@@ -78,17 +78,15 @@ func (s *Store) take() (batch []*item, sealDue, closing bool) {
 
 // write makes a batch durable and answers who waits for it.
 func (s *Store) write(batch []*item, withSeal bool) {
-	if err := s.dir.check(s.wal.file()); err != nil {
+	s.watch(batch)
+	results, short, err := s.tryWrite(batch, withSeal)
+	late := s.unwatch()
+	switch {
+	case err != nil:
 		s.fail(batch, err)
 		return
-	}
-	if err := s.dir.room(s.minFree.Load()); err != nil {
-		s.refuse(batch, err)
-		return
-	}
-	results, err := s.commit(batch, withSeal)
-	if err != nil {
-		s.fail(batch, err)
+	case short != nil:
+		s.refuse(batch, short)
 		return
 	}
 	s.publish()
@@ -96,6 +94,21 @@ func (s *Store) write(batch []*item, withSeal bool) {
 	for i, it := range batch {
 		it.reply(results[i])
 	}
+	if late {
+		s.endLate(batch)
+	}
+}
+
+// tryWrite writes nothing if there is no room for it, which short says.
+func (s *Store) tryWrite(batch []*item, withSeal bool) (results []result, short, err error) {
+	if err := s.dir.check(s.wal.file()); err != nil {
+		return nil, nil, err
+	}
+	if short := s.dir.room(s.minFree.Load()); short != nil {
+		return nil, short, nil
+	}
+	results, err = s.commit(batch, withSeal)
+	return results, nil, err
 }
 
 // fail shuts the log.
@@ -107,15 +120,19 @@ func (s *Store) fail(batch []*item, err error) {
 }
 
 // refuse answers all who wait, for want of space: also those behind the batch,
-// to whom it would never come. Lazy records, which tell how calls ended that
-// have already left, stay queued unless the store closes.
+// to whom it would never come.
 func (s *Store) refuse(batch []*item, err error) {
-	err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.turnAway(append(batch, s.queue...), fmt.Errorf("%w: %w", ErrUnavailable, err))
+}
+
+// turnAway answers all who wait in a queue. Lazy records, which tell how calls
+// ended that have already left, stay in it unless the store closes. It needs mu.
+func (s *Store) turnAway(queue []*item, err error) {
 	s.short = err.Error()
 	var keep []*item
-	for _, it := range append(batch, s.queue...) {
+	for _, it := range queue {
 		if it.done == nil && !s.closing {
 			keep = append(keep, it)
 		}

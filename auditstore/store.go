@@ -80,7 +80,10 @@ type Store struct {
 	sealDue bool
 	closing bool
 	err     error  // why the log is shut for good
-	short   string // why the last batch was refused
+	short   string // why nothing is taken at the moment
+	batch   []*item
+	writing *time.Timer // armed while batch is written; nil: none is
+	stalled bool        // that takes too long
 	grown   chan struct{}
 	lag     *time.Timer // armed while lazy records wait
 	sealing *time.Timer // armed while unsealed records wait
@@ -116,9 +119,10 @@ type result struct {
 // record over [chain.MaxRecord] is trimmed, not refused.
 //
 // An error means that the record may or may not be in the log. It wraps
-// [ErrUnavailable] if the log takes nothing; it is ctx's if ctx ended first,
-// and then a record that was still queued is not written, but one whose batch
-// was being synced is.
+// [ErrUnavailable] if the log takes nothing, or if its disk does not answer for
+// ten seconds; it is ctx's if ctx ended first. In both cases a record that was
+// still queued is not written, but one whose batch was being synced may be. If it
+// is an intent, an outcome follows after the ten seconds: its call must not leave.
 func (s *Store) Append(ctx context.Context, rec chain.Record) (chain.Receipt, error) {
 	if err := prepare(&rec); err != nil {
 		return chain.Receipt{}, err
@@ -170,12 +174,12 @@ func (s *Store) await(ctx context.Context, it *item) (chain.Receipt, error) {
 	}
 }
 
-// maxWaiting is how many records may wait for room on the disk. How a call that
+// maxWaiting is how many records may wait for a disk that takes nothing. How a call that
 // has left ended is queued beyond it: no more calls leave. Refusals are not:
 // there is no end to them.
 const maxWaiting = 8 * maxBatch
 
-var errWaiting = fmt.Errorf("%w: there is no room on its disk, and %d records wait for it", ErrUnavailable, maxWaiting)
+var errWaiting = fmt.Errorf("%w: its disk takes nothing, and %d records wait for it", ErrUnavailable, maxWaiting)
 
 func (s *Store) enqueue(it *item) error {
 	s.mu.Lock()
@@ -185,6 +189,8 @@ func (s *Store) enqueue(it *item) error {
 		return s.err
 	case s.closing:
 		return errClosed
+	case s.stalled && it.done != nil:
+		return errStalled
 	case s.short != "" && len(s.queue) >= maxWaiting && it.done == nil && it.rec.Kind == chain.CallDenied:
 		return errWaiting
 	}
@@ -247,8 +253,9 @@ func (s *Store) failure() error {
 }
 
 func (it *item) reply(r result) {
-	if it.done != nil {
-		it.done <- r
+	select {
+	case it.done <- r:
+	default: // nobody waits, or is told already
 	}
 }
 

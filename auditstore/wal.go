@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/hsagent/hsagentd/auditstore/chain"
 )
@@ -27,6 +28,7 @@ type wal struct {
 	zeroed [2]int64 // bytes of each file that have blocks
 
 	free chan struct{} // has a value if the file that is not active may be used
+	disk sync.Mutex    // held while a frame is written
 }
 
 const (
@@ -150,6 +152,8 @@ func (j *wal) append(b []byte, f frame) error {
 
 // put writes a frame behind the last one, syncs it, and marks it.
 func (j *wal) put(b []byte) error {
+	j.disk.Lock()
+	defer j.disk.Unlock()
 	f := j.files[j.active]
 	if err := j.grow(f, j.end+int64(len(b))+word); err != nil {
 		return err
@@ -162,6 +166,14 @@ func (j *wal) put(b []byte) error {
 	}
 	j.end += int64(len(b))
 	return j.word(f, j.end-word, j.epoch+1)
+}
+
+// await returns when no frame is being written. Where the disk hangs, who would
+// touch a mapped file waits here: in a page fault it would hold up the whole
+// process, since Go cannot stop the world around it.
+func (j *wal) await() {
+	j.disk.Lock()
+	defer j.disk.Unlock()
 }
 
 // word writes a mark or an end.

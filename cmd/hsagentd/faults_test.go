@@ -3,6 +3,7 @@
 package main_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -117,6 +119,54 @@ func TestFaultReadOnlyRemount(t *testing.T) {
 	_ = cmd.Wait() // a log that is shut is no clean end
 	d.Restart(t)
 	s.end(s.start())
+	s.requireWhole()
+}
+
+// outcomes are how many calls' ends the log's database has.
+func (s *site) outcomes() int {
+	s.t.Helper()
+	body, err := s.client.Stream(s.t.Context(), http.MethodGet, "/v1/audit/records", url.Values{"kind": {"call.outcome"}}, nil)
+	require.NoError(s.t, err)
+	defer body.Body.Close()
+	lines, err := io.ReadAll(body.Body)
+	require.NoError(s.t, err)
+	return bytes.Count(lines, []byte("\n"))
+}
+
+// The log's disk stops answering, without an error, and comes back: calls of then
+// are told so and do not leave, and the agent answers.
+func TestFaultHungDisk(t *testing.T) {
+	s := newSite(t, 3)
+	d := faults.NewDisk(t, 512)
+	s.audit = filepath.Join(d.Path, "audit")
+	cmd := s.start()
+	for range 100 {
+		require.NoError(t, s.call())
+	}
+	// With all of it in the database, nothing but calls touches the disk.
+	arrived := s.hub.Count().Total.Arrivals
+	require.Eventually(t, func() bool { return s.outcomes() == arrived }, time.Minute, time.Millisecond)
+
+	thaw := d.Freeze(t)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() { assert.Equal(t, wire.CodeAuditUnavailable, codeOf(s.call()), "it waited for the disk") })
+	}
+	wg.Wait()
+	for range 50 {
+		require.Equal(t, wire.CodeAuditUnavailable, codeOf(s.call()))
+	}
+	st, err := s.client.Status(t.Context())
+	require.NoError(t, err)
+	require.Contains(t, string(st.Audit.LastError), "has not answered")
+	require.Equal(t, arrived, s.hub.Count().Total.Arrivals, "something left without a record")
+
+	thaw()
+	require.Eventually(t, func() bool { return s.call() == nil }, time.Minute, time.Millisecond)
+	st, err = s.client.Status(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, st.Audit.LastError)
+	s.end(cmd)
 	s.requireWhole()
 }
 

@@ -8,7 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -61,6 +63,26 @@ func (d *Disk) mount(t *testing.T) {
 func (d *Disk) unmount(t *testing.T) {
 	t.Helper()
 	require.NoError(t, unix.Unmount(d.Path, 0))
+}
+
+// Freeze has whoever writes wait, without an error, until thaw, which comes by
+// itself after two minutes.
+func (d *Disk) Freeze(t *testing.T) (thaw func()) {
+	t.Helper()
+	const freeze, unfreeze = 0xc0045877, 0xc0045878 // FIFREEZE and FITHAW
+	f, err := os.Open(d.Path)
+	require.NoError(t, err)
+	require.NoError(t, unix.IoctlSetInt(int(f.Fd()), freeze, 0))
+	once := sync.OnceValue(func() error {
+		return errors.Join(unix.IoctlSetInt(int(f.Fd()), unfreeze, 0), f.Close())
+	})
+	late := time.AfterFunc(2*time.Minute, func() { _ = once() }) // who waits for the disk does not clean up
+	thaw = func() {
+		late.Stop()
+		require.NoError(t, once())
+	}
+	t.Cleanup(thaw) // a frozen file system cannot be unmounted
+	return thaw
 }
 
 // Cut takes the power away: from now on nothing reaches the device, and what
