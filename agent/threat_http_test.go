@@ -180,6 +180,16 @@ func TestThreat13TheEnvironmentIsNotAsked(t *testing.T) {
 	require.NotZero(t, visits.Load())
 }
 
+// A proxy of the config's own gets nothing to read.
+func TestThreat13NoProxyInTheClear(t *testing.T) {
+	for _, base := range []string{"http://127.0.0.1:1", "http://[::1]:1", "http://localhost:1"} {
+		_, err := hubspot.NewUpstream(hubspot.UpstreamConfig{BaseURL: base})
+		require.NoError(t, err)
+		_, err = hubspot.NewUpstream(hubspot.UpstreamConfig{BaseURL: base, Proxy: "http://proxy.example:3128"})
+		require.ErrorContains(t, err, "leave out upstream.proxy")
+	}
+}
+
 // Another certificate authority's word for the pinned host is not taken.
 func TestThreat13ForeignCertificates(t *testing.T) {
 	r := newRig(t, rigOptions{})

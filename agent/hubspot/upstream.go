@@ -68,6 +68,9 @@ func NewUpstream(cfg UpstreamConfig) (*Upstream, error) {
 		if u.proxy, err = parseProxy(cfg.Proxy); err != nil {
 			return nil, err
 		}
+		if u.override != nil && u.override.Scheme == "http" {
+			return nil, fmt.Errorf("upstream %s with a proxy: tokens would travel to it in the clear, and its loopback is not this machine's: leave out upstream.proxy", wire.Quote(cfg.BaseURL))
+		}
 	}
 	u.tls = &tls.Config{
 		MinVersion:         tls.VersionTLS12,
