@@ -164,7 +164,7 @@ func TestParseRejectsEntry(t *testing.T) {
 }
 
 // A token or portal ID under two slugs serves neither; a third goes on.
-func TestThreat2SwappedTokens(t *testing.T) {
+func TestThreat02SwappedTokens(t *testing.T) {
 	swap := strings.NewReplacer(`"portalId": 2`, `"portalId": 1`)
 	tests := []struct{ name, first, second, reason string }{
 		{"same token", good("acme-corp", 1), strings.Replace(good("beta-inc", 2), tok(2), tok(1), 1), "its token stands under"},
