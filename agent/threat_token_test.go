@@ -333,6 +333,47 @@ func TestThreat26NoAnswerHasAToken(t *testing.T) {
 	r.cleanAll()
 }
 
+// What travels in bodies and in headers stays in neither log, whatever becomes
+// of the call.
+func TestThreat26BodiesAreNotKept(t *testing.T) {
+	const seeded, reason = "Seeded-Body", "Seeded-Reason"
+	r := newRig(t, rigOptions{})
+	r.ready(3)
+	asJSON := http.Header{"Content-Type": {"application/json"}, "X-Seeded": {seeded}}
+	for _, shape := range []sandbox.Fault{
+		{},
+		{Status: 200, Body: `{"results":[{"name":"` + seeded + `"}]}`, Header: asJSON},
+		{Status: 207, Body: `{"numErrors":1,"errors":[{"category":"` + seeded + `","message":"` + seeded + `"}]}`, Header: asJSON},
+		{Status: 400, Body: `{"category":"VALIDATION_ERROR","message":"` + seeded + `","errors":[{"message":"` + seeded + `"}]}`, Header: asJSON},
+		{Status: 404, Body: `<html>` + seeded + `</html>`}, {Status: 500, Body: seeded}, {Status: 409, Body: `{"message":"` + seeded, Header: asJSON},
+		{Raw: []byte("HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n" + seeded)}, {Raw: []byte("HTTP/1.1 200 " + seeded + "\r\n" + seeded + "\r\n\r\n")}, {Raw: []byte(seeded)},
+		{DropBefore: true}, {Body: `{"a":"` + seeded + `"}`, Truncate: 16, Header: asJSON},
+		{Status: 429, Policy: "DAILY", Body: `{"message":"` + seeded + `","errorType":"RATE_LIMIT"}`, Header: asJSON}, // the last: no call leaves after it
+	} {
+		shape.PathPrefix = "/crm"
+		r.hubspot.SetFaults(shape)
+		for _, method := range []string{"POST", "PATCH", "PUT"} {
+			req, err := http.NewRequest(method, "http://hsagent/", strings.NewReader(`{"properties":{"lastname":"`+seeded+`"}}`))
+			require.NoError(t, err)
+			got := r.try(req, "/v1/call/client-0"+contacts+"/1", "Content-Type", "application/json", "X-Seeded", seeded, wire.HeaderReason, reason, wire.HeaderWait, "0s")
+			require.NotZero(t, got.status)
+		}
+	}
+	r.hubspot.ClearFaults()
+	r.api("PUT", "/v1/portals/other", `{"token":"`+seeded+`","more":"`+seeded+`"}`).refused(t, wire.CodeBadRequest)
+	out := r.checkLog()
+	require.Greater(t, len(out), 30)
+	reasons := 0
+	require.NoError(t, r.audit.Records(t.Context(), chain.Filter{}, func(stored []byte, _ *chain.Record) error {
+		require.NotContains(t, string(stored), seeded)
+		reasons += strings.Count(string(stored), reason)
+		return nil
+	}))
+	require.GreaterOrEqual(t, reasons, len(out), "the control: the search sees what is kept")
+	require.NotContains(t, r.log.String(), seeded)
+	r.cleanAll()
+}
+
 // A stream passes piece by piece: nothing waits for the end of the answer.
 func TestAnswersStream(t *testing.T) {
 	r := newRig(t, rigOptions{})
