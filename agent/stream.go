@@ -82,6 +82,8 @@ func (c *call) sendProblem(ctx context.Context, err error) *wire.Problem {
 		return p
 	case errors.Is(err, errTooLong):
 		return errTooLarge(c.agent.cfg.MaxRequestBytes)
+	case errors.Is(err, errBadBody):
+		return wire.Errorf(wire.CodeBadRequest, "the request's body is malformed: its chunks are not what HTTP/1.1 has. HubSpot had the beginning of the %s; whether it did anything with that is not known", c.method)
 	case errors.Is(err, errShutdown):
 		return wire.Errorf(wire.CodeBusy, "the agent was stopped before HubSpot had answered")
 	case errors.Is(err, errUpload), errors.Is(err, context.Canceled):

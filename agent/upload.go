@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ const maxReplay = 256 << 10
 
 var (
 	errUpload   = errors.New("the body could not be read from the caller")
+	errBadBody  = errors.New("the body is not framed as HTTP/1.1 frames one")
 	errTooLong  = errors.New("the body is longer than upstream.max_request_bytes")
 	errUploaded = errors.New("the attempt has ended")
 )
@@ -115,6 +117,13 @@ func (u *upload) sent() int64 {
 	return u.read.Load()
 }
 
+// hungUp reports whether the caller of whose body err came has gone, or is not
+// waited for any more.
+func hungUp(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, http.ErrBodyReadAfterClose)
+}
+
 // Read gives the attempt what is kept, then what the caller sends.
 func (p *part) Read(b []byte) (int, error) {
 	u := p.upload
@@ -137,8 +146,10 @@ func (p *part) Read(b []byte) (int, error) {
 		n, err = 0, errTooLong
 	case errors.Is(err, io.EOF) || total == u.length:
 		u.whole.Store(true)
-	case err != nil:
+	case hungUp(err):
 		err = errors.Join(errUpload, err)
+	case err != nil:
+		err = errors.Join(errBadBody, err)
 	}
 	u.end = err
 	if !u.over.Load() && len(u.kept)+n <= maxReplay {
