@@ -106,6 +106,16 @@ func TestThreat29And61OneSlugOnly(t *testing.T) {
 		seen[rec.ClientSlug] = true
 	}
 	require.Len(t, seen, 99)
+	for i := range 10_000 - 99 { // half of them are there
+		slug := fmt.Sprintf("client-%d", 1+i%50)
+		if i%2 == 0 {
+			slug = fmt.Sprintf("nobody-%d", i)
+		}
+		got := r.call(slug, "GET", contacts, nil)
+		got.refused(t, wire.CodeDenied)
+		bodies[got.body] = true
+	}
+	require.Len(t, bodies, 1)
 	require.Len(t, r.came(), 1)
 	for _, rec := range r.records(chain.Filter{Slug: "client-0", Kind: chain.CallIntent}) {
 		if ofCalls(rec) {

