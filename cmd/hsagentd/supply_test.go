@@ -2,11 +2,17 @@ package main_test
 
 import (
 	"crypto/sha256"
+	"debug/elf"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -31,6 +37,55 @@ func TestThreat63ReproducibleBuild(t *testing.T) {
 		}
 	}
 	require.Equal(t, sums[:2], sums[2:])
+}
+
+// The daemon loads no library, and nothing in it can run another program but the
+// demo, which runs what the user types.
+func TestThreat33RunsNothingElse(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "hsagentd")
+	build := exec.Command("go", "build", "-o", program, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	f, err := elf.Open(program)
+	require.NoError(t, err)
+	defer f.Close()
+	for _, p := range f.Progs {
+		require.NotContains(t, []elf.ProgType{elf.PT_INTERP, elf.PT_DYNAMIC}, p.Type, "it is not static")
+	}
+
+	list := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{$p := .}}{{range .GoFiles}}{{$p.Dir}}/{{.}}\n{{end}}{{end}}", ".")
+	list.Env = build.Env
+	out, err = list.Output()
+	require.NoError(t, err)
+	var who []string
+	for line := range strings.Lines(string(out)) {
+		name := strings.TrimSpace(line)
+		if name == "" || strings.Contains(name, "golang.org/x/sys@") { // which has every system call, and uses none
+			continue
+		}
+		src, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		require.NoError(t, err)
+		ast.Inspect(src, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.ImportSpec:
+				if n.Path.Value == `"os/exec"` || n.Path.Value == `"plugin"` {
+					who = append(who, filepath.Base(name))
+				}
+			case *ast.SelectorExpr:
+				if slices.Contains([]string{"StartProcess", "ForkExec", "Exec"}, n.Sel.Name) && isPackage(n.X, "os", "syscall", "unix") {
+					who = append(who, filepath.Base(name)+": "+n.Sel.Name)
+				}
+			}
+			return true
+		})
+	}
+	require.Equal(t, []string{"demo.go"}, who)
+}
+
+func isPackage(x ast.Expr, names ...string) bool {
+	id, ok := x.(*ast.Ident)
+	return ok && slices.Contains(names, id.Name)
 }
 
 // copySource copies what a build reads.
