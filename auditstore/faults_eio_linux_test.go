@@ -8,10 +8,7 @@ import "testing"
 func TestFaultSyncErrors(t *testing.T) {
 	for after := range 201 {
 		requireShut(t, "fdatasync", after) // of the records
+		requireShut(t, "msync", after)     // of the database
 	}
-	const every = 10
-	for after := 0; after <= 200; after += every {
-		requireShut(t, "msync", after) // of the database
-	}
-	t.Logf("201 times of failing fdatasync, %d of failing msync: nothing was accepted after that, nothing lost", 200/every+1)
+	t.Log("201 times of failing fdatasync, and of failing msync: the log was shut, nothing lost")
 }

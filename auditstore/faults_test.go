@@ -24,14 +24,14 @@ import (
 // is a disk that lies about its syncs: if it loses nothing, this test sees
 // nothing.
 func TestFaultPowerCut(t *testing.T) {
-	const cuts, controls = 30, 3
+	const cuts, controls = 100, 3
 	r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
 	d := faults.NewDisk(t, 512)
 	dir := filepath.Join(d.Path, "log")
 	acked := map[uint64]string{}
 	for i := range cuts {
 		n := 1 + r.IntN(200)
-		if i%10 == 0 {
+		if i%40 == 0 {
 			n = 2500 // Badger starts new files meanwhile
 		}
 		more, _ := writeUntil(t, dir, n, func(*exec.Cmd) { d.Cut(t) })
@@ -96,29 +96,54 @@ func TestFaultFullDisk(t *testing.T) {
 			t.Logf("%d intents acknowledged, 0 lost", len(acked))
 		})
 	}
-	t.Run("by a neighbour", func(t *testing.T) {
-		const rounds = 5
-		d := faults.NewTmpfs(t, 256)
-		dir := filepath.Join(d.Path, "log")
-		acked := map[uint64]string{}
-		ends := map[string]int{}
-		for range rounds {
-			var free func()
-			more, said := writeUntil(t, dir, 1+rand.IntN(1000), func(*exec.Cmd) { free = d.Fill(t) }, fmt.Sprintf("AUDIT_TEST_FLOOR=%d", 112*mib))
-			for seq, leaf := range more {
-				acked[seq] = leaf
-			}
-			ends[howEnded(said)]++
-			_, err := auditstore.Open(t.Context(), auditstore.Config{Dir: dir})
-			require.ErrorIs(t, err, auditstore.ErrUnavailable)
-			free()
-			s := open(t, dir)
-			requireStanding(t, s)
-			requireAcked(t, s, acked)
-			require.NoError(t, s.Close())
-		}
-		t.Logf("%d times full, %d intents acknowledged, 0 lost; the writer ended: %v", rounds, len(acked), ends)
+	t.Run("by a neighbour", func(t *testing.T) { filledByNeighbour(t, faults.NewTmpfs(t, 256)) })
+}
+
+// The same on ext4.
+func TestFaultFullExt4(t *testing.T) {
+	const mib = 1 << 20
+	t.Run("by us", func(t *testing.T) {
+		d := faults.NewDisk(t, 64)
+		dir, other := filepath.Join(d.Path, "log"), filepath.Join(d.Path, "other")
+		require.NoError(t, os.WriteFile(other, make([]byte, 8*mib), 0o600))
+		floor := fmt.Sprintf("AUDIT_TEST_FLOOR=%d", 32*mib)
+		acked, said := writeUntil(t, dir, -1, nil, floor)
+		require.NotEmpty(t, acked)
+		require.Contains(t, said, "MiB free and needs", "it stops in order, and says why")
+		require.NoError(t, os.Remove(other))
+		more, _ := writeUntil(t, dir, 10, func(*exec.Cmd) {}, floor)
+		s := open(t, dir)
+		requireStanding(t, s)
+		requireAcked(t, s, acked)
+		requireAcked(t, s, more)
+		require.NoError(t, s.Close())
+		t.Logf("%d intents acknowledged, 0 lost", len(acked))
 	})
+	t.Run("by a neighbour", func(t *testing.T) { filledByNeighbour(t, faults.NewDisk(t, 256)) })
+}
+
+// filledByNeighbour fills all the space at any moment, and gives it back.
+func filledByNeighbour(t *testing.T, d *faults.Disk) {
+	const rounds = 10
+	dir := filepath.Join(d.Path, "log")
+	acked := map[uint64]string{}
+	ends := map[string]int{}
+	for range rounds {
+		var free func()
+		more, said := writeUntil(t, dir, 1+rand.IntN(1000), func(*exec.Cmd) { free = d.Fill(t) }, fmt.Sprintf("AUDIT_TEST_FLOOR=%d", 112<<20))
+		for seq, leaf := range more {
+			acked[seq] = leaf
+		}
+		ends[howEnded(said)]++
+		_, err := auditstore.Open(t.Context(), auditstore.Config{Dir: dir})
+		require.ErrorIs(t, err, auditstore.ErrUnavailable)
+		free()
+		s := open(t, dir)
+		requireStanding(t, s)
+		requireAcked(t, s, acked)
+		require.NoError(t, s.Close())
+	}
+	t.Logf("%d times full, %d intents acknowledged, 0 lost; the writer ended: %v", rounds, len(acked), ends)
 }
 
 // howEnded sorts the last words of a writer.

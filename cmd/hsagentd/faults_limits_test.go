@@ -5,6 +5,7 @@ package main_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -16,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/hsagent/hsagentd/agent/credstore"
 	"github.com/hsagent/hsagentd/packaging/faults"
 	"github.com/hsagent/hsagentd/wire"
 )
@@ -89,6 +91,40 @@ func TestFaultStore(t *testing.T) {
 	wg.Wait()
 	require.LessOrEqual(t, failed.Load(), int64(8), "calls failed, and not only those that the test's end broke off")
 	t.Logf("%d harms, %d calls, the slowest harm was seen after %v", len(harms), s.calls.Load(), slowest)
+	s.end(cmd)
+	s.requireWhole()
+}
+
+// A store that another file is mounted over is the one that is mounted, as where
+// a container's volume is replaced: no event tells of that.
+func TestFaultMountedStore(t *testing.T) {
+	const mounts = 100
+	s := newSite(t, 3)
+	cmd := s.start()
+	id, err := credstore.LoadIdentity(s.path("identity.txt"), nil)
+	require.NoError(t, err)
+	path := s.path("store.age")
+	var slowest time.Duration
+	for i := range mounts {
+		next := filepath.Join(t.TempDir(), "store.age")
+		b, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(next, b, 0o600))
+		version, err := credstore.Open(next, id).Update(t.Context(), func(e *credstore.Edit) error {
+			return e.Put(credstore.Entry{Slug: s.slugs[0], Token: s.hub.ActiveToken(1000), PortalID: 1000, TimeZone: fmt.Sprintf("Etc/GMT-%d", i%14)})
+		})
+		require.NoError(t, err)
+		begin := time.Now()
+		require.NoError(t, unix.Mount(next, path, "", unix.MS_BIND, ""))
+		t.Cleanup(func() { require.NoError(t, unix.Unmount(path, 0)) })
+		require.Eventually(t, func() bool {
+			st, err := s.client.Status(t.Context())
+			return err == nil && st.Store.Version == version.Version
+		}, time.Minute, 5*time.Millisecond, s.logs())
+		slowest = max(slowest, time.Since(begin))
+		require.NoError(t, s.call())
+	}
+	t.Logf("%d stores mounted, the slowest was taken after %v", mounts, slowest)
 	s.end(cmd)
 	s.requireWhole()
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -16,7 +15,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -170,7 +171,8 @@ func TestFaultHungDisk(t *testing.T) {
 	s.requireWhole()
 }
 
-// 10,000 connections that say nothing, or half a line.
+// 10,000 connections that say nothing, half a line, or a byte now and then. All
+// of them are closed in time.
 func TestFaultIdleClients(t *testing.T) {
 	s := newSite(t, 3)
 	cmd := s.start()
@@ -183,10 +185,24 @@ func TestFaultIdleClients(t *testing.T) {
 	}()
 	for i := range 10_000 {
 		conns = append(conns, s.dial())
-		if i%2 == 0 {
+		if i%3 == 0 {
 			_, _ = io.WriteString(conns[i], "GET /v1/sta") // it may be closed already
 		}
 	}
+	begin := time.Now()
+	ctx, cancel := context.WithCancel(t.Context())
+	var trickle sync.WaitGroup
+	trickle.Go(func() {
+		for ctx.Err() == nil {
+			for i := 1; i < len(conns); i += 3 {
+				_, _ = io.WriteString(conns[i], "G") // the same
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(4 * time.Second):
+			}
+		}
+	})
 	slowest := time.Duration(0)
 	for range 10 {
 		slowest = max(slowest, s.status())
@@ -196,6 +212,14 @@ func TestFaultIdleClients(t *testing.T) {
 	t.Logf("before %v, with 10,000 connections %v; the slowest of 10 hsctl status took %v", before, now, slowest)
 	require.LessOrEqual(t, now["rss_mib"], 150)
 	require.LessOrEqual(t, now["hsagent_connections"], 512+16)
+	for _, c := range conns {
+		require.NoError(t, c.SetReadDeadline(begin.Add(time.Minute)))
+		_, err := io.Copy(io.Discard, c)
+		require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "it is still open")
+	}
+	cancel()
+	trickle.Wait()
+	t.Logf("all were closed after %v", time.Since(begin))
 	s.end(cmd)
 	s.requireWhole()
 }
@@ -232,28 +256,43 @@ func TestFaultDescriptors(t *testing.T) {
 	}
 }
 
-// SIGTERM at any moment ends in order; a storm of SIGHUP harms nobody.
-func TestFaultSignals(t *testing.T) {
-	const rounds = 15
+// HubSpot's end of a connection breaks off at any point of its answer. A write
+// is sent once, and every call has one outcome.
+func TestFaultResets(t *testing.T) {
+	const calls, workers = 10_000, 32
 	s := newSite(t, 3)
-	for i := range rounds {
-		cmd := s.start()
-		ctx, cancel := context.WithCancel(t.Context())
-		wg := s.load(ctx, 8)
-		if i == 0 {
-			for range 200 {
-				require.NoError(t, cmd.Process.Signal(syscall.SIGHUP))
-				time.Sleep(time.Millisecond)
+	cmd := s.start()
+	s.hub.SetFaults(
+		sandbox.Fault{PathPrefix: "/crm", Every: 5, DropBefore: true},
+		sandbox.Fault{PathPrefix: "/crm", Every: 4, DropAfterHeaders: true},
+		sandbox.Fault{PathPrefix: "/crm", Every: 3, Truncate: 20},
+	)
+	var wg sync.WaitGroup
+	var broken atomic.Int64
+	for range workers {
+		wg.Go(func() {
+			for n := s.calls.Add(1); n <= calls; n = s.calls.Add(1) {
+				resp, err := s.client.Call(t.Context(), wire.CallRequest{
+					Slug: s.slugs[int(n)%len(s.slugs)], Method: http.MethodPost, Body: strings.NewReader(`{"properties":{}}`),
+					Target: fmt.Sprintf("/crm/v3/objects/contacts?after=%d", n),
+				})
+				if !assert.NoError(t, err) {
+					return
+				}
+				_, err = io.Copy(io.Discard, resp.Body)
+				if code := wire.AgentError(resp); err != nil || code != nil {
+					broken.Add(1)
+				}
+				_ = resp.Body.Close()
 			}
-			s.status()
-			require.NoError(t, s.call())
-		}
-		time.Sleep(rand.N(100 * time.Millisecond)) // the random point
-		s.end(cmd)
-		cancel()
-		wg.Wait()
-		s.client.Close()
+		})
 	}
+	wg.Wait()
+	require.Greater(t, broken.Load(), int64(calls/4))
+	require.Equal(t, calls, s.hub.Count().ByMethod[http.MethodPost], "each left once")
+	t.Logf("of %d calls %d were broken off", calls, broken.Load())
+	s.hub.ClearFaults()
+	s.end(cmd)
 	s.requireWhole()
 }
 

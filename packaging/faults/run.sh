@@ -23,14 +23,14 @@ probe=$(mktemp -d)
 if mount -t tmpfs tmpfs "$probe" 2>/dev/null; then
 	umount "$probe"
 	if ! command -v mkfs.ext4 >/dev/null; then
-		lacks "there is no mkfs.ext4: install e2fsprogs" TestFaultPowerCut TestFaultReadOnlyRemount
+		lacks "there is no mkfs.ext4: install e2fsprogs" TestFaultPowerCut TestFaultFullExt4 TestFaultHungDisk TestFaultReadOnlyRemount
 	elif ! [ -c /dev/loop-control ] || ! (: </dev/loop-control) 2>/dev/null; then
-		lacks "there is no loop device" TestFaultPowerCut TestFaultReadOnlyRemount
+		lacks "there is no loop device" TestFaultPowerCut TestFaultFullExt4 TestFaultHungDisk TestFaultReadOnlyRemount
 	elif ! [ -d /dev/shm ]; then
-		lacks "there is no /dev/shm for the disk's bytes" TestFaultPowerCut TestFaultReadOnlyRemount
+		lacks "there is no /dev/shm for the disk's bytes" TestFaultPowerCut TestFaultFullExt4 TestFaultHungDisk TestFaultReadOnlyRemount
 	fi
 else
-	lacks "mounting is not allowed" TestFaultPowerCut TestFaultReadOnlyRemount TestFaultFullDisk TestFaultInodes
+	lacks "mounting is not allowed" TestFaultPowerCut TestFaultFullDisk TestFaultFullExt4 TestFaultHungDisk TestFaultReadOnlyRemount TestFaultInodes TestFaultMountedStore
 fi
 rmdir "$probe"
 groups=/sys/fs/cgroup/memory
