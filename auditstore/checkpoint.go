@@ -147,8 +147,8 @@ func (g *signer) close() {
 }
 
 // startSigner takes the keys, and compares the log with its checkpoints. It
-// returns the records of a loss that was accepted and of a change of keys.
-func (s *Store) startSigner(t *tail) ([]*chain.Record, error) {
+// returns the record of a change of keys, if there is one.
+func (s *Store) startSigner(t *tail) (*chain.Record, error) {
 	g := &s.sign
 	g.local = FileSink(layoutOf(s.cfg.Dir).checkpoints)
 	var known signed
@@ -173,13 +173,13 @@ func (s *Store) startSigner(t *tail) ([]*chain.Record, error) {
 			return nil, err
 		}
 	}
-	if g.keys == nil {
-		return nil, nil
-	}
 	if s.cfg.acceptLoss {
 		if s.gap, err = s.gapIn(kept, t.tree); err != nil {
 			return nil, err
 		}
+	}
+	if g.keys == nil {
+		return nil, nil
 	}
 	if f, ok := s.cfg.Sink.(FileSink); ok {
 		if err := f.usable(); err != nil {
@@ -204,17 +204,13 @@ func (s *Store) startSigner(t *tail) ([]*chain.Record, error) {
 			g.wake <- struct{}{}
 		}
 	}
-	var recs []*chain.Record
-	if s.gap != nil {
-		recs = append(recs, &chain.Record{Kind: chain.AuditGap, Reason: s.gap.Reason()})
-	}
 	now := g.keys.Verifiers()
 	g.stale = !slices.Equal(now, known.keys)
-	if g.stale && known.keys != nil {
-		recs = append(recs, &chain.Record{Kind: chain.AuditKey,
-			Reason: "signed by " + strings.Join(now, " and ") + "; before by " + strings.Join(known.keys, " and ")})
+	if !g.stale || known.keys == nil {
+		return nil, nil
 	}
-	return recs, nil
+	return &chain.Record{Kind: chain.AuditKey,
+		Reason: "signed by " + strings.Join(now, " and ") + "; before by " + strings.Join(known.keys, " and ")}, nil
 }
 
 // signed is what the database knows of checkpoints.

@@ -2,6 +2,7 @@ package auditstore
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 
@@ -108,7 +109,7 @@ func (s *Store) gapIn(kept []keptNote, tree *chain.Tree) (*chain.Gap, error) {
 			}
 		}
 		for _, k := range kept {
-			if k.Origin == s.sign.keys[0].Name() {
+			if s.sign.keys == nil || k.Origin == s.sign.keys[0].Name() {
 				if ok, err := had(k.Size, k.Root); err != nil {
 					return err
 				} else if ok {
@@ -126,4 +127,30 @@ func (s *Store) gapIn(kept []keptNote, tree *chain.Tree) (*chain.Gap, error) {
 		return nil, err
 	}
 	return &g, nil
+}
+
+// recordGap puts the record of a loss into the database, as long as the old
+// write-ahead log still tells of it: whoever kills the process leaves a log that
+// is refused, or one that says what it lacks.
+func (s *Store) recordGap() error {
+	if s.gap == nil {
+		return nil
+	}
+	rec := &chain.Record{Kind: chain.AuditGap, Reason: s.gap.Reason()}
+	var salt [chain.SaltSize]byte
+	_, err := rand.Read(salt[:])
+	b := &filling{}
+	if err == nil {
+		var r result
+		r, err = s.add(b, rec, salt[:])
+		err = errors.Join(err, r.err)
+	}
+	if err == nil {
+		err = b.flush(s.db)
+	}
+	if err != nil {
+		return fmt.Errorf("record the loss: %w", err)
+	}
+	s.notes = append(s.notes, string(rec.Kind)+": "+rec.Reason)
+	return nil
 }

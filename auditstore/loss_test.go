@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	badger "github.com/dgraph-io/badger/v4"
 	"github.com/hsagent/hsagentd/auditstore"
@@ -214,4 +215,102 @@ func TestAcceptDamagedWAL(t *testing.T) {
 			require.NoError(t, s.Close())
 		}
 	}
+}
+
+// A log that is not signed can lose records too.
+func TestAcceptLossWithoutKeys(t *testing.T) {
+	dir := written(t)
+	require.NoError(t, os.Remove(walOf(t, dir)))
+	gap := accepted(t, auditstore.Config{Dir: dir, MinFree: 1}, records, records)
+	s := open(t, dir)
+	require.Equal(t, []chain.Gap{*gap}, verified(t, s).Gaps)
+	require.NoError(t, s.Close())
+}
+
+// Wherever accepting a loss is broken off, the next start refuses the log, or
+// the gap is recorded.
+func TestAcceptLossBrokenOff(t *testing.T) {
+	_, signed := keys(t)
+	dir := written(t, signed)
+	require.NoError(t, os.Remove(walOf(t, dir)))
+	var copies []string
+	c := auditstore.Config{Dir: dir, MinFree: 1}
+	signed(&c)
+	c.SetNow(func() time.Time {
+		copies = append(copies, copyDir(t, dir)) // as a kill leaves it
+		return time.Now()
+	})
+	_, err := auditstore.AcceptLoss(t.Context(), c)
+	require.NoError(t, err)
+	require.NotEmpty(t, copies)
+	for _, dir := range copies {
+		c := auditstore.Config{Dir: dir, MinFree: 1}
+		signed(&c)
+		s, err := auditstore.Open(t.Context(), c)
+		if err != nil {
+			accepted(t, c, records, records)
+			s = open(t, dir, signed)
+		}
+		require.NotEmpty(t, verified(t, s).Gaps)
+		require.NoError(t, s.Close())
+	}
+}
+
+// Whoever can write to the directory can write that a loss was accepted. What
+// the sink has kept last shows it all the same.
+func TestThreat23ForgedGap(t *testing.T) {
+	copies, sink, ks := history(t)
+	elsewhere := func(dir string) auditstore.Config {
+		c := auditstore.Config{Dir: dir, MinFree: 1, Sink: auditstore.FileSink(sink)}
+		signedBy(ks)(&c)
+		return c
+	}
+	forged := t.TempDir()
+	s := open(t, forged)
+	grow(t, s, 50)
+	gap := chain.Gap{Kept: 100, Lost: 1 << 40}
+	_, err := s.Append(t.Context(), chain.Record{Kind: chain.AuditGap, Reason: gap.Reason()})
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	rep, err := auditstore.CheckSigned(t.Context(), elsewhere(copies[3]))
+	require.NoError(t, err)
+	require.Empty(t, rep.Damage)
+	rep, err = auditstore.CheckSigned(t.Context(), elsewhere(forged))
+	require.NoError(t, err)
+	require.NotEmpty(t, rep.Damage)
+}
+
+// What was signed after a loss was accepted counts, be it less than what was
+// lost.
+func TestThreat23ForkedAfterALoss(t *testing.T) {
+	copies, sink, ks := history(t)
+	dir := copies[1]
+	c := auditstore.Config{Dir: dir, MinFree: 1, Sink: auditstore.FileSink(sink)}
+	signedBy(ks)(&c)
+	accepted(t, c, 40, 80)
+	forked := copyDir(t, dir)
+	s, err := auditstore.Open(t.Context(), c)
+	require.NoError(t, err)
+	grow(t, s, 5)
+	require.NoError(t, s.Close())
+	s = open(t, forked) // without the key
+	grow(t, s, 5)
+	require.NoError(t, s.Close())
+
+	damage := func(c auditstore.Config) (kinds []chain.DamageKind) {
+		rep, err := auditstore.CheckSigned(t.Context(), c)
+		require.NoError(t, err)
+		for _, d := range rep.Damage {
+			kinds = append(kinds, d.Kind)
+		}
+		return kinds
+	}
+	require.Empty(t, damage(c))
+	c.Dir = forked
+	require.Contains(t, damage(c), chain.BadRoot, "the sink")
+	b, err := os.ReadFile(filepath.Join(dir, "checkpoints"))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(forked, "checkpoints"), b, 0o600))
+	c.Sink = nil
+	require.Contains(t, damage(c), chain.BadRoot, "the file beside the database")
 }

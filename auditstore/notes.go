@@ -22,6 +22,7 @@ type notary struct {
 	known   signed
 	states  *statements
 	keys    chain.Verifiers // that may have signed any of them
+	lost    []chain.Gap     // whose lost checkpoints may still come in the file
 	report  *chain.Report
 }
 
@@ -40,10 +41,12 @@ func (n *notary) check(ctx context.Context, dir string, sink Sink, trusted chain
 			n.report.Add(n.known.size, chain.BadIndex, "the list of keys that sign: %v", err)
 		}
 	}
+	n.lost = slices.Clone(n.states.gaps)
 	last, err := n.file(ctx, layoutOf(dir).checkpoints)
 	if err != nil {
 		return err
 	}
+	n.lost = nil // the sink's last checkpoint is of the log that goes on
 	if n.known.note != "" && last != n.known.note && !n.crashed && !n.live {
 		n.report.Add(n.known.size, chain.BadNote, "the last checkpoint in %s is not the database's", checkpointFile)
 	}
@@ -83,11 +86,12 @@ func (n *notary) file(ctx context.Context, path string) (last string, err error)
 			return ctx.Err()
 		}
 		last = piece
+		lost := n.accepted(before)
 		size, ok := n.note(piece, checkpointFile)
 		if !ok {
 			return ctx.Err()
 		}
-		if size <= before && !n.accepted(before) {
+		if size <= before && !lost {
 			n.report.Add(size, chain.BadNote, "%s: the checkpoint of %d records stands after that of %d", checkpointFile, size, before)
 		}
 		before = size
@@ -119,14 +123,18 @@ func (n *notary) note(note, who string) (size uint64, ok bool) {
 	}
 	n.report.Checkpoints++
 	tree, err := chain.TreeAt(c.Size, hashReader(n.txn))
-	if (err != nil || tree.Root() != c.Root) && !n.accepted(c.Size) {
+	if err == nil && tree.Root() == c.Root {
+		// What was signed after a gap was recorded is of the log that goes on, and
+		// so is all that stands behind it.
+		n.lost = slices.DeleteFunc(n.lost, func(g chain.Gap) bool { return g.Seq < c.Size })
+	} else if !n.accepted(c.Size) {
 		n.report.Add(max(c.Size, 1)-1, chain.BadRoot, "the log up to here is not the one of the checkpoint of %d records in %s", c.Size, who)
 	}
 	return c.Size, true
 }
 
-// accepted reports whether an operator has accepted that the checkpoint of that
-// size is of a log that is lost. Later checkpoints cover what is left of it.
+// accepted reports whether an operator has accepted that a checkpoint of that
+// size, which stands here, is of a log that is lost.
 func (n *notary) accepted(size uint64) bool {
-	return slices.ContainsFunc(n.states.gaps, func(g chain.Gap) bool { return size <= g.Lost })
+	return slices.ContainsFunc(n.lost, func(g chain.Gap) bool { return size <= g.Lost })
 }

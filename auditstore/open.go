@@ -141,8 +141,8 @@ func wasCrashed(f *found) (bool, error) {
 	return len(left) > 0, nil
 }
 
-// open brings the store to where the sequencer can start, and returns the
-// intents that have no outcome.
+// open brings the store to where the sequencer can start. It returns what begin
+// is to record: a change of keys, and the intents that have no outcome.
 func (s *Store) open(ctx context.Context) ([]*chain.Record, error) {
 	var f *found
 	var err error
@@ -178,7 +178,7 @@ func (s *Store) open(ctx context.Context) ([]*chain.Record, error) {
 	if err != nil {
 		return nil, withMend(err)
 	}
-	own, err := s.startSigner(t)
+	changed, err := s.startSigner(t)
 	if err != nil {
 		return nil, err
 	}
@@ -196,17 +196,20 @@ func (s *Store) open(ctx context.Context) ([]*chain.Record, error) {
 	if err := s.flattenAtStart(); err != nil {
 		return nil, err
 	}
-	s.seq.index.db = s.db
+	s.seq.index.db = s.db // which may have been opened anew
 	if err := s.finishPruning(); err != nil {
 		return nil, err
 	}
-	pending := make([]*chain.Record, 0, len(t.pending))
+	pending := make([]*chain.Record, 0, len(t.pending)+1)
 	for k, r := range t.pending {
 		s.seq.open[k] = r.Seq
 		pending = append(pending, r)
 	}
 	slices.SortFunc(pending, func(a, b *chain.Record) int { return cmp.Compare(a.Seq, b.Seq) })
-	return append(own, pending...), nil
+	if changed != nil {
+		pending = slices.Insert(pending, 0, changed)
+	}
+	return pending, nil
 }
 
 // reopen opens the database with other options. No goroutine uses it yet.
@@ -249,10 +252,15 @@ func (s *Store) start(f *found, t *tail) error {
 			return fmt.Errorf("start the audit log: %w", err)
 		}
 	}
-	size := t.tree.Size()
-	now := sighting{size, t.tree.Root()}
+	s.notes = t.notes
+	s.seq.index = index{db: s.db, tree: *t.tree, slugs: t.slugs, whole: t.whole}
+	s.seq.sealed = t.seal.size
+	if err := s.recordGap(); err != nil {
+		return err
+	}
+	size := s.seq.index.tree.Size()
 	var err error
-	if s.wal, err = startWAL(f.wal, f.history, now); err != nil {
+	if s.wal, err = startWAL(f.wal, f.history, sighting{size, s.seq.index.tree.Root()}); err != nil {
 		return err
 	}
 	for _, path := range []string{s.cfg.Dir, f.badger} {
@@ -260,9 +268,6 @@ func (s *Store) start(f *found, t *tail) error {
 			return fmt.Errorf("open the audit directory: %w", err)
 		}
 	}
-	s.notes = t.notes
-	s.seq.index = index{tree: *t.tree, slugs: t.slugs, whole: t.whole}
-	s.seq.sealed = t.seal.size
 	s.written = s.wal.segment()
 	s.size.Store(size)
 	s.durable.Store(size)
