@@ -3,6 +3,7 @@ package chain
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -46,17 +47,43 @@ func ParseCheckpoint(msg string) (*Checkpoint, error) {
 }
 
 // OpenCheckpoint reads a signed note that at least one of the known keys must
-// have signed. The others' signatures are not looked at.
+// have signed, under the name of the log that it is of. The others' signatures
+// are not looked at.
 func OpenCheckpoint(msg string, known Verifiers) (*Checkpoint, error) {
+	n, err := openNote(msg, known)
+	if err != nil {
+		return nil, fmt.Errorf("the checkpoint: %w", err)
+	}
+	c, err := parseText(n.Text)
+	if err != nil {
+		return nil, err
+	}
+	if err := signedFor(n, c.Origin); err != nil {
+		return nil, fmt.Errorf("the checkpoint: %w", err)
+	}
+	return c, nil
+}
+
+// openNote reads a signed note that one of the known keys must have signed.
+func openNote(msg string, known Verifiers) (*note.Note, error) {
 	n, err := note.Open([]byte(msg), known.list())
 	var unverified *note.UnverifiedNoteError
 	switch {
 	case errors.As(err, &unverified):
-		return nil, errors.New("the checkpoint is not signed by a key that is known here")
+		return nil, errors.New("it is not signed by a key that is known here")
 	case err != nil:
-		return nil, fmt.Errorf("the checkpoint's signature: %w", err)
+		return nil, fmt.Errorf("its signature: %w", err)
 	}
-	return parseText(n.Text)
+	return n, nil
+}
+
+// signedFor returns an error unless one of the keys that signed the note is of
+// the log called origin: a key speaks for its own log alone.
+func signedFor(n *note.Note, origin string) error {
+	if !slices.ContainsFunc(n.Sigs, func(s note.Signature) bool { return s.Name == origin }) {
+		return fmt.Errorf("it is about the log %.80q, and signed by %.80q", origin, n.Sigs[0].Name)
+	}
+	return nil
 }
 
 // parseText reads the three lines. There is one way to write them: further

@@ -57,6 +57,23 @@ func TestCheckpoint(t *testing.T) {
 	require.Error(t, err, "it has no signature")
 }
 
+// A key speaks for the log whose name it has, and for no other whose key is known
+// beside it.
+func TestThreat22CheckpointOfAnotherLog(t *testing.T) {
+	ks := newKeys(t)
+	other, err := chain.GenerateKey("hsagentd/fedcba9876543210")
+	require.NoError(t, err)
+	c := &chain.Checkpoint{Origin: ks[0].Name(), Size: 7, Root: chain.Leaf(nil, nil)}
+	msg, err := c.Sign(chain.Keys{other})
+	require.NoError(t, err)
+	_, err = chain.OpenCheckpoint(msg, append(ks.Verifiers(), other.Verifier()))
+	require.ErrorContains(t, err, "fedcba9876543210")
+	msg, err = c.Sign(chain.Keys{ks[0], other})
+	require.NoError(t, err)
+	_, err = chain.OpenCheckpoint(msg, append(ks.Verifiers(), other.Verifier()))
+	require.NoError(t, err, "the log's own key has signed it as well")
+}
+
 func TestParseKeys(t *testing.T) {
 	ks := newKeys(t)
 	text := "# a comment\n\n" + ks[0].Secret() + "\n"
@@ -218,6 +235,47 @@ func TestVerifyExportOfAnother(t *testing.T) {
 	rep, err := chain.VerifyExport(strings.NewReader(string(line)+"\n"+rest), ks.Verifiers(), nil)
 	require.NoError(t, err)
 	require.Equal(t, chain.Unknown, rep.Damage[0].Kind)
+}
+
+// What is signed is the manifest, and not a longer text that begins like it.
+func TestThreat22LongerTextIsSigned(t *testing.T) {
+	ks := newKeys(t)
+	line, rest, _ := bytes.Cut(export(t, ks, 3), []byte("\n"))
+	text, _, _ := strings.Cut(string(line), `,"signature":`)
+	text += "}"
+	signer, err := note.NewSigner(ks[0].Secret())
+	require.NoError(t, err)
+	more := "— and more\n"
+	msg, err := note.Sign(&note.Note{Text: text + "\n\n" + more}, signer)
+	require.NoError(t, err)
+	sig, err := json.Marshal(strings.TrimSuffix(strings.TrimPrefix(string(msg), text+"\n\n"), "\n"))
+	require.NoError(t, err)
+	forged := strings.TrimSuffix(text, "}") + `,"signature":` + string(sig) + "}\n" + string(rest)
+	rep, err := chain.VerifyExport(strings.NewReader(forged), ks.Verifiers(), nil)
+	require.NoError(t, err)
+	require.NotEmpty(t, rep.Damage)
+}
+
+// The key of another log cannot say which records of this one there are.
+func TestThreat22ManifestOfAnotherLog(t *testing.T) {
+	ks := newKeys(t)
+	other, err := chain.GenerateKey("hsagentd/fedcba9876543210")
+	require.NoError(t, err)
+	line, rest, _ := bytes.Cut(export(t, ks, 3), []byte("\n"))
+	first, _, _ := bytes.Cut(rest, []byte("\n"))
+	var m chain.Manifest
+	require.NoError(t, json.Unmarshal(line, &m))
+	m.Count, m.LastSlugSeq = 1, m.FirstSlugSeq // as if there were no others
+	for _, tt := range []struct {
+		key *chain.Key
+		ok  bool
+	}{{ks[0], true}, {other, false}} {
+		line, err := m.Line(chain.Keys{tt.key})
+		require.NoError(t, err)
+		rep, err := chain.VerifyExport(strings.NewReader(fmt.Sprintf("%s\n%s\n", line, first)), append(ks.Verifiers(), other.Verifier()), nil)
+		require.NoError(t, err)
+		require.Equal(t, tt.ok, rep.OK(), "%v", rep.Damage)
+	}
 }
 
 func FuzzVerifyExport(f *testing.F) {

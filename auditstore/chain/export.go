@@ -63,30 +63,37 @@ func (m *Manifest) Line(keys Keys) ([]byte, error) {
 	return json.Marshal(signedManifest{*m, sigs})
 }
 
-// openManifest checks the line's form and signature.
-func openManifest(line []byte, known Verifiers) (*Manifest, error) {
+// openManifest checks the line's form and signature, and opens the checkpoint in
+// it, which must be of the log whose key has signed the manifest.
+func openManifest(line []byte, known Verifiers) (*Manifest, *Checkpoint, error) {
 	var m signedManifest
 	if err := exactly(line, &m); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if m.Format != ExportFormat {
-		return nil, fmt.Errorf("its format is %q, not %q", m.Format, ExportFormat)
+		return nil, nil, fmt.Errorf("its format is %q, not %q", m.Format, ExportFormat)
 	}
 	text, err := json.Marshal(m.Manifest)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	_, err = note.Open([]byte(string(text)+"\n\n"+m.Signature+"\n"), known.list())
-	var unverified *note.UnverifiedNoteError
+	n, err := openNote(string(text)+"\n\n"+m.Signature+"\n", known)
 	switch {
-	case errors.As(err, &unverified):
-		return nil, errors.New("it is not signed by a key that is known here")
 	case err != nil:
-		return nil, fmt.Errorf("its signature: %w", err)
+		return nil, nil, err
+	case n.Text != string(text)+"\n":
+		return nil, nil, errors.New("what is signed is a longer text")
 	case (m.FirstSlugSeq == nil) != (m.LastSlugSeq == nil):
-		return nil, errors.New("it has only one of firstSlugSeq and lastSlugSeq")
+		return nil, nil, errors.New("it has only one of firstSlugSeq and lastSlugSeq")
 	}
-	return &m.Manifest, nil
+	c, err := OpenCheckpoint(m.Checkpoint, known)
+	if err == nil {
+		err = signedFor(n, c.Origin)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return &m.Manifest, c, nil
 }
 
 // exactly decodes a line that must be written as encoding/json writes v: one
@@ -127,11 +134,7 @@ func VerifyExport(r io.Reader, known Verifiers, each func(raw []byte, r *Record)
 	if err != nil {
 		return nil, err
 	}
-	if v.rep.Manifest, err = openManifest(line, known); err != nil {
-		v.rep.Add(0, BadNote, "the manifest: %v", err)
-		return v.rep, nil
-	}
-	if v.rep.Checkpoint, err = OpenCheckpoint(v.rep.Manifest.Checkpoint, known); err != nil {
+	if v.rep.Manifest, v.rep.Checkpoint, err = openManifest(line, known); err != nil {
 		v.rep.Add(0, BadNote, "the manifest: %v", err)
 		return v.rep, nil
 	}
