@@ -19,6 +19,9 @@ func (c *Config) SetNow(now func() time.Time) { c.now = now }
 // BreakWAL makes the next write of the write-ahead log fail.
 func (s *Store) BreakWAL() error { f, _ := s.wal.file(); return f.Close() }
 
+// BreakDatabase makes the next write of the database fail.
+func (s *Store) BreakDatabase() error { return s.db.Close() }
+
 // BadgerOptions are those that Open uses.
 func BadgerOptions(dir string) badger.Options {
 	return badgerOptions(dir, &badgerLog{log: slog.New(slog.DiscardHandler)})
@@ -59,3 +62,13 @@ func WALFrames(path string) (at []int64, err error) {
 
 // SealNow does what the timer does a minute after the last record.
 func (s *Store) SealNow() { s.sealTime() }
+
+// ReadWAL reads the write-ahead log as [Store.Verify] does, and calls meanwhile
+// when it has asked how far that goes. It reports whether it was read.
+func (s *Store) ReadWAL(meanwhile func()) (bool, error) {
+	h, err := readLive(func() segment {
+		defer meanwhile()
+		return s.writtenSegment()
+	})
+	return h != nil, err
+}

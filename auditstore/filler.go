@@ -194,13 +194,17 @@ func (f *filler) wait(ctx context.Context, stop <-chan struct{}) (uint64, error)
 	return f.size, nil
 }
 
-// finish has the filler end once the database has everything.
-func (f *filler) finish() {
+// finish has the filler end once the database has everything, and returns why
+// it has not.
+func (f *filler) finish() error {
 	f.mu.Lock()
 	f.last = true
 	f.hurry()
 	f.mu.Unlock()
 	<-f.stopped
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
 }
 
 // take waits for work.

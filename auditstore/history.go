@@ -140,19 +140,20 @@ func (h *history) frames(each func(*frame) error) error {
 	return nil
 }
 
-// readLive reads the active file of a write-ahead log that goes on being written. It
-// returns nil if the file was used anew meanwhile.
+// readLive reads the active file of a write-ahead log that goes on being written,
+// up to what is durable now.
 func readLive(now func() segment) (*history, error) {
-	want := now()
-	seg, seen, err := readSegment(want.path, want.end, nil)
-	if errors.Is(err, ErrDamaged) || err == nil && (seg.epoch != want.epoch || seg.end != want.end) {
-		if now().epoch != want.epoch {
-			return nil, nil
+	for {
+		want := now()
+		seg, seen, err := readSegment(want.path, want.end, nil)
+		switch {
+		case err != nil && !errors.Is(err, ErrDamaged):
+			return nil, fmt.Errorf("read the write-ahead log: %w", err)
+		case err == nil && seg.epoch == want.epoch && seg.end == want.end:
+			return &history{seen: seen}, nil
+		case now().epoch == want.epoch:
+			return nil, fmt.Errorf("%w: %s is not what was written to it", ErrDamaged, want.path)
 		}
-		return nil, fmt.Errorf("%w: %s is not what was written to it", ErrDamaged, want.path)
+		// It was used anew meanwhile: the log goes on in the other file.
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read the write-ahead log: %w", err)
-	}
-	return &history{seen: seen}, nil
 }

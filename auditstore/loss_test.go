@@ -229,7 +229,7 @@ func TestAcceptLossWithoutKeys(t *testing.T) {
 
 // Wherever accepting a loss is broken off, the next start refuses the log, or
 // the gap is recorded.
-func TestAcceptLossBrokenOff(t *testing.T) {
+func TestThreat23AcceptLossBrokenOff(t *testing.T) {
 	_, signed := keys(t)
 	dir := written(t, signed)
 	require.NoError(t, os.Remove(walOf(t, dir)))

@@ -20,7 +20,9 @@ var errStalled = fmt.Errorf("%w: its disk has not answered for %v", ErrUnavailab
 func (s *Store) watch(batch []*item) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.batch, s.writing = batch, time.AfterFunc(patience, s.giveUp)
+	s.batches++
+	number := s.batches
+	s.batch, s.writing = batch, time.AfterFunc(patience, func() { s.giveUp(number) })
 }
 
 // unwatch ends that, and reports whether it took too long.
@@ -33,13 +35,14 @@ func (s *Store) unwatch() (late bool) {
 	return late
 }
 
-// giveUp tells all who wait that the disk does not answer; until it does, whoever
-// comes is told so at once. What is queued behind the batch is not written, save
-// lazy records. What is in the batch may come to be in the log.
-func (s *Store) giveUp() {
+// giveUp tells all who wait that the disk does not answer for the batch of that
+// number; until it does, whoever comes is told so at once. What is queued behind
+// the batch is not written, save lazy records. What is in the batch may come to
+// be in the log.
+func (s *Store) giveUp(number uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.writing == nil || s.err != nil || s.closing {
+	if s.batches != number || s.writing == nil || s.err != nil || s.closing {
 		return
 	}
 	s.stalled = true

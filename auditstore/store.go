@@ -79,9 +79,10 @@ type Store struct {
 	urgent  bool // somebody waits for the queue
 	sealDue bool
 	closing bool
-	err     error  // why the log is shut for good
-	short   string // why nothing is taken at the moment
-	batch   []*item
+	err     error       // why the log is shut for good
+	short   string      // why nothing is taken at the moment
+	batch   []*item     // that is being written
+	batches uint64      // that were begun
 	writing *time.Timer // armed while batch is written; nil: none is
 	stalled bool        // that takes too long
 	grown   chan struct{}
@@ -121,8 +122,9 @@ type result struct {
 // An error means that the record may or may not be in the log. It wraps
 // [ErrUnavailable] if the log takes nothing, or if its disk does not answer for
 // ten seconds; it is ctx's if ctx ended first. In both cases a record that was
-// still queued is not written, but one whose batch was being synced may be. If it
-// is an intent, an outcome follows after the ten seconds: its call must not leave.
+// still queued is not written, but one whose batch was being synced may be. An
+// intent that the disk took after the ten seconds gets an outcome, since its call
+// has not left; one whose ctx has ended gets none, so give it a ctx that does not.
 func (s *Store) Append(ctx context.Context, rec chain.Record) (chain.Receipt, error) {
 	if err := prepare(&rec); err != nil {
 		return chain.Receipt{}, err
@@ -341,8 +343,7 @@ func (s *Store) close() error {
 	ended := make(chan error, 1)
 	go func() {
 		<-s.stopped
-		s.fill.finish()
-		ended <- s.db.Close()
+		ended <- errors.Join(s.fill.finish(), s.db.Close())
 	}()
 	var err error
 	select {
@@ -353,8 +354,13 @@ func (s *Store) close() error {
 		select {
 		case err = <-ended:
 		case <-time.After(closeGrace):
-			err = errors.New("badger does not end")
+			err = errors.New("its database does not end")
 		}
+	}
+	select {
+	case <-s.stopped:
+	default: // a disk that hangs holds the sequencer, which uses what is left: the lock among it
+		return fmt.Errorf("close the audit log: %w", err)
 	}
 	s.sign.close()
 	err = errors.Join(err, s.wal.close())

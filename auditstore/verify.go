@@ -42,6 +42,7 @@ func (s *Store) Verify(ctx context.Context, progress func(done, total uint64)) (
 	v.history, err = readLive(s.writtenSegment)
 	if errors.Is(err, ErrDamaged) {
 		v.report.Add(v.size, chain.BadRoot, "%v", err)
+		v.history = &history{} // the rest is looked at all the same
 	} else if err != nil {
 		return chain.Report{}, err
 	}

@@ -28,7 +28,7 @@ type wal struct {
 	zeroed [2]int64 // bytes of each file that have blocks
 
 	free chan struct{} // has a value if the file that is not active may be used
-	disk sync.Mutex    // held while a frame is written
+	disk sync.Mutex    // held while anything is written
 }
 
 const (
@@ -67,10 +67,14 @@ func newWAL(paths [2]string) (*history, error) {
 	return readWAL(paths)
 }
 
-// resume goes on with a file that has nothing but a head.
+// resume goes on with a file that has nothing but a head. The other one may be
+// there, with nothing in it.
 func (j *wal) resume(seg segment) error {
 	if seg.path == j.paths[1] {
 		j.active = 1
+	}
+	if err := removeIfThere(j.paths[1-j.active]); err != nil {
+		return err
 	}
 	f, err := os.OpenFile(seg.path, os.O_RDWR, 0)
 	if err != nil {
@@ -144,6 +148,8 @@ func (j *wal) full(b []byte) bool { return j.end+int64(len(b))+3*word > maxSegme
 
 // append makes a batch durable; b begins with beginFrame.
 func (j *wal) append(b []byte, f frame) error {
+	j.disk.Lock()
+	defer j.disk.Unlock()
 	if err := j.put(endFrame(b, j.epoch, f)); err != nil {
 		return fmt.Errorf("write the write-ahead log: %w", err)
 	}
@@ -152,8 +158,6 @@ func (j *wal) append(b []byte, f frame) error {
 
 // put writes a frame behind the last one, syncs it, and marks it.
 func (j *wal) put(b []byte) error {
-	j.disk.Lock()
-	defer j.disk.Unlock()
 	f := j.files[j.active]
 	if err := j.grow(f, j.end+int64(len(b))+word); err != nil {
 		return err
@@ -168,7 +172,7 @@ func (j *wal) put(b []byte) error {
 	return j.word(f, j.end-word, j.epoch+1)
 }
 
-// await returns when no frame is being written. Where the disk hangs, who would
+// await returns when nothing is being written. Where the disk hangs, who would
 // touch a mapped file waits here: in a page fault it would hold up the whole
 // process, since Go cannot stop the world around it.
 func (j *wal) await() {
@@ -208,6 +212,8 @@ func (j *wal) turn(dead <-chan struct{}, b []byte, f frame, before sighting, wip
 	case <-dead:
 		return 0, errors.New("the write-ahead log is full, and the database takes nothing")
 	}
+	j.disk.Lock()
+	defer j.disk.Unlock()
 	old, end, epoch := j.active, j.end, j.epoch
 	j.active = 1 - old
 	err = j.make()

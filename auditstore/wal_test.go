@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -196,6 +197,59 @@ func TestPrunedFromTheWAL(t *testing.T) {
 		require.False(t, in())
 	}
 	verified(t, s)
+}
+
+// If the database does not take the last batches, the write-ahead log keeps them.
+func TestDatabaseFailsAtTheEnd(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, func(c *auditstore.Config) { c.SetFillLag(time.Hour) })
+	_, err := s.Append(t.Context(), chain.Record{Kind: chain.AgentLocked})
+	require.NoError(t, err)
+	require.NoError(t, s.BreakDatabase())
+	require.ErrorContains(t, s.Close(), "fill the database")
+	s = open(t, dir)
+	require.Len(t, all(t, s, chain.Filter{Kind: chain.AgentLocked}), 1)
+	require.NoError(t, s.Close())
+}
+
+// A verification compares with the write-ahead log also when that goes on in its
+// other file meanwhile.
+func TestVerifyWhileWALTurns(t *testing.T) {
+	s, r := open(t, t.TempDir()), random()
+	var turned sync.Once
+	ok, err := s.ReadWAL(func() {
+		turned.Do(func() {
+			call := intent("a", r)
+			_, err := s.Append(t.Context(), call)
+			require.NoError(t, err)
+			_, err = s.Append(t.Context(), outcome(call, r))
+			require.NoError(t, err)
+			_, err = s.Prune(t.Context(), "", time.Now().Add(time.Hour), nil) // which begins the other file
+			require.NoError(t, err)
+		})
+	})
+	require.NoError(t, err)
+	require.True(t, ok)
+}
+
+// A kill while the write-ahead log is renewed may leave its other file, which
+// pruning has emptied.
+func TestThreat03EmptyWALFile(t *testing.T) {
+	dir, r := written(t), random()
+	name := walOf(t, dir)
+	other := name[:len(name)-1] + string('0'+'1'-name[len(name)-1])
+	require.NoError(t, os.WriteFile(other, nil, 0o600))
+	s := open(t, dir)
+	n, long := 0, strings.Repeat("/long", 1600)
+	for written := 0; written < 3*auditstore.MaxSegment/2; written += chain.MaxRecord / 2 {
+		in := intent(slugOf(n), r)
+		in.Path = long
+		require.NoError(t, s.AppendLazy(outcome(in, r)))
+		n++
+	}
+	require.NoError(t, s.Flush(t.Context()))
+	require.Len(t, all(t, s, chain.Filter{}), records+n)
+	require.NoError(t, s.Close())
 }
 
 // Whatever stands in a file of the write-ahead log, reading it ends.
