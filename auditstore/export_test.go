@@ -33,6 +33,12 @@ func (s *Store) SetMinFree(n uint64) { s.minFree.Store(n) }
 // MaxSegment is the size at which the write-ahead log goes on in its other file.
 const MaxSegment = maxSegment
 
+// MaxPlaces is how many slugs' places the log keeps in memory.
+const MaxPlaces = maxPlaces
+
+// Places is how many it keeps. Nothing may be written meanwhile.
+func (s *Store) Places() int { return len(s.seq.index.slugs) }
+
 // SetFillLag is how long the write-ahead log may be ahead of the database.
 func (c *Config) SetFillLag(d time.Duration) { c.fillLag = d }
 

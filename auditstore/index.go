@@ -27,6 +27,10 @@ type place struct {
 	any  bool // there is a record, and day is its day
 }
 
+// maxPlaces is how many of them are kept in memory: any caller can name slugs that
+// there are not, and their refusals are recorded.
+const maxPlaces = 1 << 14
+
 // enter notes the day of a record, and reports whether it differs from that of
 // the record before.
 func (p *place) enter(d day) bool {

@@ -1,6 +1,7 @@
 package auditstore
 
 import (
+	"context"
 	"crypto/rand"
 	"fmt"
 	"time"
@@ -164,6 +165,13 @@ func (s *Store) publish() {
 // error the state in memory is ahead of the disk and of no more use.
 func (s *Store) commit(batch []*item, withSeal bool) ([]result, error) {
 	q := &s.seq
+	if len(q.index.slugs)+len(batch) > maxPlaces {
+		// They are read from the database again, which must have them all for that.
+		if _, err := s.fill.wait(context.Background(), nil); err != nil {
+			return nil, err
+		}
+		clear(q.index.slugs)
+	}
 	before := sighting{q.index.tree.Size(), q.index.tree.Root()}
 	salts := q.salts[:len(batch)*chain.SaltSize]
 	if _, err := rand.Read(salts); err != nil {

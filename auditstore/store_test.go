@@ -239,3 +239,19 @@ func TestVerifyWhileSlugsCome(t *testing.T) {
 		verified(t, s)
 	}
 }
+
+// A program that names a new slug in each call does not fill the memory, and the
+// records of each slug are numbered in their order all the same.
+func TestManySlugs(t *testing.T) {
+	s := open(t, t.TempDir())
+	const many, again = auditstore.MaxPlaces + 1000, 1000
+	for _, n := range []int{many, again} {
+		for i := range n {
+			require.NoError(t, s.AppendLazy(chain.Record{Kind: chain.CallDenied, ClientSlug: fmt.Sprintf("s-%d", i)}))
+		}
+		require.NoError(t, s.Flush(t.Context()))
+		require.LessOrEqual(t, s.Places(), auditstore.MaxPlaces)
+	}
+	require.Equal(t, uint64(many+again), verified(t, s).Records)
+	require.NoError(t, s.Close())
+}
