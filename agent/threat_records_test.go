@@ -106,6 +106,13 @@ func TestThreat51HostileRecords(t *testing.T) {
 	got := r.try(req, "/v1/call/client-0/"+long)
 	require.Contains(t, []int{0, 400, 414, 431}, got.status)
 	_ = r.checkLog()
+	var cut []string // of two calls that differ behind what a record keeps
+	for _, last := range []string{"one", "other"} {
+		got := r.call("client-0", "GET", contacts+"?"+strings.Repeat("n=v&", 1500)+last+"=1", nil)
+		cut = append(cut, r.outcomeOf(got).Path)
+		require.Regexp(t, `…#[0-9a-f]{16}$`, cut[len(cut)-1])
+	}
+	require.NotEqual(t, cut[0], cut[1])
 	lines := 0
 	require.NoError(t, r.audit.Records(t.Context(), chain.Filter{}, func(raw []byte, _ *chain.Record) error {
 		lines++

@@ -1,6 +1,8 @@
 package hubspot
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"net/url"
 	"strings"
 
@@ -21,7 +23,7 @@ var keptParams = map[string]bool{
 // RecordPath is the path and query of t as the audit log keeps them: query
 // values replaced by "*" unless they are known to be harmless, an e-mail
 // address by "*@domain", anything of a token's form masked, and cut at
-// [MaxRecordPath] bytes with "…" at the end.
+// [MaxRecordPath] bytes with "…#" and the beginning of its hash at the end.
 func RecordPath(t Target) string { return RecordRaw(t.String()) }
 
 // RecordRaw is [RecordPath] for a target that [ParseTarget] refused: any bytes
@@ -48,7 +50,8 @@ func RecordRaw(raw string) string {
 	}
 	out = wire.Printable(out)
 	if len(out) > MaxRecordPath {
-		const more = "…"
+		sum := sha256.Sum256([]byte(out)) // two long paths stay two
+		more := "…#" + hex.EncodeToString(sum[:8])
 		out = strings.ToValidUTF8(out[:MaxRecordPath-len(more)], "") + more
 	}
 	return out
