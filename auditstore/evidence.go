@@ -40,8 +40,11 @@ func (s *Store) Prove(ctx context.Context, seq uint64) (*chain.Proof, error) {
 			return err
 		}
 		it, err := txn.Get(recKey(e.slug, seq))
-		if err != nil || isStub(it) {
+		if err != nil {
 			return err
+		}
+		if isStub(it) {
+			return (&pruneCheck{txn: txn, c: c}).record(seq)
 		}
 		v, err := it.ValueCopy(nil)
 		if err == nil && len(v) < chain.SaltSize {
@@ -90,6 +93,7 @@ func (s *Store) Export(ctx context.Context, slug wire.Slug, from, to time.Time, 
 	x := &exporter{
 		q:      &query{ctx: ctx, stop: s.stopRead, txn: txn, f: chain.Filter{Slug: slug.String(), From: from, To: to}},
 		size:   c.Size,
+		pruned: pruneCheck{txn: txn, c: c},
 		hashes: cached(hashReader(txn)),
 		out:    bufio.NewWriterSize(w, 32<<10),
 	}
@@ -126,6 +130,7 @@ func timeOrNil(t time.Time) *wire.Time {
 type exporter struct {
 	q      *query
 	size   uint64 // of the checkpoint
+	pruned pruneCheck
 	hashes tlog.HashReader
 	out    *bufio.Writer
 }
@@ -182,7 +187,7 @@ func (x *exporter) span() (span stretch, any bool, err error) {
 // count fills in what the manifest says about the records.
 func (x *exporter) count(span stretch, m *chain.Manifest) error {
 	next, begun := uint64(0), false
-	return x.each(span, func(_ uint64, it *badger.Item) error {
+	return x.each(span, func(seq uint64, it *badger.Item) error {
 		if !begun {
 			n, err := slugSeqOf(it)
 			if err != nil {
@@ -193,6 +198,9 @@ func (x *exporter) count(span stretch, m *chain.Manifest) error {
 		at := next
 		m.LastSlugSeq = &at
 		if isStub(it) {
+			if err := x.pruned.record(seq); err != nil {
+				return err
+			}
 			m.Pruned = chain.AddTo(m.Pruned, at)
 		} else {
 			m.Count++

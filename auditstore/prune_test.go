@@ -3,6 +3,8 @@ package auditstore_test
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
 	"path/filepath"
 	"testing"
 	"time"
@@ -239,5 +241,47 @@ func TestThreat22FalsePruning(t *testing.T) {
 			}
 			require.True(t, found, "want %d in %v", tt.seq, r.Damage)
 		})
+	}
+}
+
+// What nobody has pruned is signed as pruned for nobody.
+func TestThreat22FalsePruningIsNotSigned(t *testing.T) {
+	ks, signed := keys(t)
+	dir := t.TempDir()
+	s := open(t, dir, signed)
+	grow(t, s, 30)
+	_, err := s.Prune(t.Context(), "a", time.Now().Add(time.Hour), nil)
+	require.NoError(t, err)
+	exported(t, s, "a", ks)
+	p, err := s.Prove(t.Context(), 6)
+	require.NoError(t, err)
+	require.Empty(t, p.Record)
+	require.NoError(t, s.Close())
+	stub := func(x *badger.Txn) error {
+		v, err := get(x, recOf("a", 6))
+		if err != nil {
+			return err
+		}
+		return x.SetEntry(badger.NewEntry(recOf("b", 8), v).WithMeta(1))
+	}
+	// A statement in the place of record 20, which its hash there fits.
+	say := chain.Pruning{Before: time.Now(), Seqs: []chain.Range{{First: 8, Last: 8}}}
+	b, err := (&chain.Record{Seq: 20, Kind: chain.AuditPruned, ClientSlug: "b", Reason: say.Reason()}).Encode()
+	require.NoError(t, err)
+	salt := make([]byte, chain.SaltSize)
+	leaf := chain.Leaf(salt, b)
+	statement := func(x *badger.Txn) error {
+		return errors.Join(
+			x.Set(recOf("b", 20), append(salt, b...)),
+			x.Set(key("x/", 20), nil),
+			change(x, seqKey(20), func(v []byte) []byte { copy(v[8+1+len("b"):], leaf[:]); return v }))
+	}
+	for _, do := range []func(x *badger.Txn) error{stub, statement} {
+		tamper(t, dir, do)
+		s = open(t, dir, signed)
+		require.ErrorIs(t, s.Export(t.Context(), slug(t, "b"), time.Time{}, time.Time{}, io.Discard), auditstore.ErrDamaged)
+		_, err = s.Prove(t.Context(), 8)
+		require.ErrorIs(t, err, auditstore.ErrDamaged)
+		require.NoError(t, s.Close())
 	}
 }

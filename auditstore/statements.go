@@ -3,9 +3,11 @@ package auditstore
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	badger "github.com/dgraph-io/badger/v4"
 	"github.com/hsagent/hsagentd/auditstore/chain"
+	"golang.org/x/mod/sumdb/tlog"
 )
 
 // statements are the records that are about the log itself. Their numbers
@@ -113,6 +115,67 @@ func (s *statements) pruned(txn *badger.Txn, lo uint64, n int) ([]bool, error) {
 		}
 	}
 	return out, nil
+}
+
+// A pruneCheck tells whether records were pruned, for who signs that: by a
+// statement that is in the tree of the checkpoint, or came after it.
+type pruneCheck struct {
+	txn    *badger.Txn
+	c      *chain.Checkpoint
+	states *statements // nil: not read yet
+	from   uint64      // the window that pruned is about
+	pruned []bool      // nil: none there
+}
+
+// record returns an error unless the record was pruned.
+func (p *pruneCheck) record(seq uint64) error {
+	if err := p.read(); err != nil {
+		return err
+	}
+	if from := windowOf(seq); p.pruned == nil || p.from != from {
+		var err error
+		if p.pruned, err = p.states.pruned(p.txn, from, window); err != nil {
+			return err
+		}
+		p.from = from
+	}
+	if p.pruned == nil || !p.pruned[seq-p.from] {
+		return fmt.Errorf("%w: its bytes are gone, and no record says that they were pruned", ErrDamaged)
+	}
+	return nil
+}
+
+// read reads the statements, once.
+func (p *pruneCheck) read() error {
+	if p.states != nil {
+		return nil
+	}
+	states, err := readStatements(p.txn, math.MaxUint64)
+	if err == nil {
+		err = states.broken
+	}
+	if err != nil {
+		return err
+	}
+	for _, s := range states.prunes {
+		if s.seq >= p.c.Size {
+			continue
+		}
+		e, err := readEntry(p.txn, s.seq)
+		if err != nil {
+			return err
+		}
+		path, err := prove(p.c.Size, s.seq, hashReader(p.txn))
+		if err == nil {
+			//nolint:gosec // a log has fewer than 2^63 records
+			err = tlog.CheckRecord(path, int64(p.c.Size), p.c.Root, int64(s.seq), e.hashes[0])
+		}
+		if err != nil {
+			return fmt.Errorf("%w: record %d, which says what was pruned: %w", ErrDamaged, s.seq, err)
+		}
+	}
+	p.states = states
+	return nil
 }
 
 // readRecord reads and decodes one record.
