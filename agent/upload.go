@@ -32,6 +32,7 @@ type upload struct {
 	begun atomic.Bool  // src was read
 	whole atomic.Bool  // src was read to its end
 	over  atomic.Bool  // more was read than is kept
+	ended atomic.Bool  // nothing more is read of src
 
 	// mu is held while the caller is read, which may take long: it may still
 	// be read for an attempt that was given up.
@@ -79,6 +80,8 @@ func (u *upload) begin(w http.ResponseWriter) (end func()) {
 	_ = rc.EnableFullDuplex() // HTTP/1.1 has it
 	return func() {
 		// First the deadline: a read that waits for the caller holds the lock.
+		// One that is about to begin sees that it must not, or is seen here.
+		u.ended.Store(true)
 		if u.cut() {
 			_ = rc.SetReadDeadline(time.Unix(1, 0)) // the connection is of no more use
 		}
@@ -140,6 +143,9 @@ func (p *part) Read(b []byte) (int, error) {
 		return 0, u.end
 	}
 	u.begun.Store(true)
+	if u.ended.Load() {
+		return 0, errUploaded
+	}
 	n, err := u.src.Read(b)
 	switch total := u.read.Add(int64(n)); {
 	case total > u.limit:
