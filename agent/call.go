@@ -44,7 +44,7 @@ type call struct {
 
 	attempt int       // wire attempts so far
 	sent    time.Time // when the attempt at hand began; zero if none is open
-	broken  bool      // a kept connection broke under the last attempt
+	broken  bool      // the last attempt met a bad kept connection and may be repeated at once
 }
 
 // serveCall makes a call: from the caller's request to the record of how it
@@ -160,6 +160,7 @@ func (c *call) send(ctx context.Context) (*http.Response, *wire.Problem) {
 // byte. Where it returns no answer, the outcome is recorded.
 func (c *call) sendOnce(ctx context.Context) (*http.Response, *wire.Problem) {
 	defer c.leave(nil) // whatever happens below, the place is not kept for ever
+	c.broken = false
 	conn, err := c.cred.lane.pool.Take(ctx)
 	if err != nil {
 		return nil, c.sendProblem(ctx, err)
@@ -170,7 +171,7 @@ func (c *call) sendOnce(ctx context.Context) (*http.Response, *wire.Problem) {
 	}
 	resp, err := conn.Send(ctx, c.request(), c.cred.Token)
 	c.leave(resp)
-	c.broken = errors.Is(err, hubspot.ErrBroken)
+	c.broken = errors.Is(err, hubspot.ErrUnsent) || c.op.Read && errors.Is(err, hubspot.ErrBroken)
 	if err != nil {
 		problem := c.sendProblem(ctx, err)
 		c.outcome(result{code: problem.Code})

@@ -30,12 +30,13 @@ const statusMigrating = 477
 // problem, and after how long. What HubSpot did not carry out (a limit other
 // than the day's, a lock, a migration) is repeated for any method; what it may
 // have carried out, only where that changes nothing: at once where a kept
-// connection was no longer good, which says nothing about HubSpot.
+// connection was no longer good, which says nothing about HubSpot. Where that
+// showed before anything was sent, it is repeated for any method.
 func (c *call) again(resp *http.Response, problem *wire.Problem, retry int) (time.Duration, bool) {
 	switch {
 	case c.once || retry > maxRetries || !c.body.replayable():
 		return 0, false
-	case c.broken && c.op.Read:
+	case c.broken:
 		return 0, true
 	case c.caller.Agent:
 		return 0, false

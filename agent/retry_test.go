@@ -1,14 +1,18 @@
 package agent_test
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/hsagent/hsagentd/agent"
 	"github.com/hsagent/hsagentd/agent/hubspot/sandbox"
+	"github.com/hsagent/hsagentd/auditstore"
 	"github.com/hsagent/hsagentd/auditstore/chain"
 	"github.com/hsagent/hsagentd/wire"
 )
@@ -91,4 +95,59 @@ func TestRepeatedCalls(t *testing.T) {
 			require.Equal(t, tt.arrivals, outcomes)
 		})
 	}
+}
+
+// Where HubSpot closes a kept connection while an intent is written, nothing has
+// left: another attempt is made at once, for a write too.
+func TestWritesThatNeverLeftAreRepeated(t *testing.T) {
+	var r *rig
+	r = newRig(t, rigOptions{config: func(c *agent.Config) {
+		c.Audit = &tap{Store: c.Audit.(*auditstore.Store), before: func(rec chain.Record) error {
+			if rec.Kind == chain.CallIntent && rec.Method == "POST" && rec.Attempt == 1 {
+				r.upstream.HangUp()
+			}
+			return nil
+		}}
+	}})
+	r.ready(3)
+	for i := range 100 { // the sandbox may not know yet that a connection is idle
+		got := r.call("client-0", "POST", contacts, strings.NewReader(fmt.Sprintf(`{"properties":{"email":"a%d@example.com"}}`, i)), "Content-Type", "application/json")
+		require.Equal(t, 201, got.status, got.body)
+		require.Len(t, r.came(), i+1, "nothing is sent twice")
+		intents := r.records(chain.Filter{CallID: got.header.Get(wire.HeaderCallID), Kind: chain.CallIntent})
+		if len(intents) == 2 {
+			r.checkLog()
+			return
+		}
+	}
+	require.Fail(t, "no connection was closed in time")
+}
+
+// An attempt that cannot be recorded is not tried again, whatever the one before
+// it met.
+func TestUnrecordedAttemptsAreNotRepeated(t *testing.T) {
+	var r *rig
+	var refused atomic.Int64
+	r = newRig(t, rigOptions{config: func(c *agent.Config) {
+		c.Audit = &tap{Store: c.Audit.(*auditstore.Store), before: func(rec chain.Record) error {
+			switch {
+			case rec.Kind != chain.CallIntent || !ofCalls(rec):
+			case rec.Attempt == 1:
+				r.upstream.HangUp()
+			default:
+				refused.Add(1)
+				return errors.New("no record")
+			}
+			return nil
+		}}
+	}})
+	r.ready(3)
+	for range 100 { // the sandbox may not know yet that a connection is idle
+		if got := r.call("client-0", "GET", contacts, nil); got.status != 200 {
+			got.refused(t, wire.CodeAuditUnavailable)
+			require.EqualValues(t, 1, refused.Load())
+			return
+		}
+	}
+	require.Fail(t, "no connection was closed in time")
 }

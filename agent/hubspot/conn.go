@@ -20,6 +20,11 @@ import (
 // A request that changes nothing may be sent again at once.
 var ErrBroken = errors.New("the kept connection broke before an answer came")
 
+// ErrUnsent says that a connection which had served before was no longer good
+// when the request was to leave. Nothing of it was sent: it may be sent again,
+// whatever it is.
+var ErrUnsent = errors.New("the kept connection was no longer good, and nothing was sent")
+
 // An InvalidError says why an answer cannot be passed on: it is no HTTP, could
 // be read in two ways, or broke off. It repeats nothing of what HubSpot sent.
 type InvalidError string
@@ -89,7 +94,7 @@ func (c *Conn) Send(ctx context.Context, r *Request, token wire.Token) (*http.Re
 
 func (c *Conn) exchange(r *Request, token wire.Token) (*http.Response, error) {
 	if c.served && !c.quiet() { // the intent may have taken long to write since Take looked
-		return nil, fmt.Errorf("%w: something came on it, or its end, before the request left", ErrBroken)
+		return nil, ErrUnsent
 	}
 	if err := c.writeHead(r, token); err != nil {
 		return nil, c.unanswered(err)

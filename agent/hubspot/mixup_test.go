@@ -105,7 +105,7 @@ func TestThreat18AnswersBeforeTheRequest(t *testing.T) {
 			<-said
 			require.Eventually(t, c.Heard, patience, time.Millisecond)
 			_, err = c.Send(t.Context(), &hubspot.Request{Method: "POST", Target: hubspot.Target{Path: "/x"}}, wire.NewToken(madeUp))
-			require.ErrorIs(t, err, hubspot.ErrBroken)
+			require.ErrorIs(t, err, hubspot.ErrUnsent)
 			require.Equal(t, int64(1), s.conns.Load())
 		}
 	}

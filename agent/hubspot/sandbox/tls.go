@@ -73,6 +73,12 @@ func (l *Listening) Close() {
 	<-l.done
 }
 
+// HangUp cuts the connections that are idle, as HubSpot does after a while.
+func (l *Listening) HangUp() {
+	l.srv.SetKeepAlivesEnabled(false)
+	l.srv.SetKeepAlivesEnabled(true)
+}
+
 // CertPool returns a pool with the listener's CA alone.
 func (l *Listening) CertPool() *x509.CertPool {
 	pool := x509.NewCertPool()
