@@ -193,6 +193,7 @@ func TestOversizedRecord(t *testing.T) {
 		{Kind: chain.CallIntent, ClientSlug: "acme", Path: long},
 		{Kind: chain.CallIntent, ClientSlug: "acme", Path: long + "1", Reason: odd},
 		{Kind: chain.CallIntent, ClientSlug: "acme", ObjectID: odd, Caller: &chain.Caller{Exe: odd}},
+		{Kind: chain.CallIntent, ClientSlug: "acme", Rule: odd, ConfirmedBy: odd},
 		{Kind: chain.CallIntent, ClientSlug: "acme", Path: "/a\xff\xfe", Reason: "pat-na1-00000000-0000-4000-8000-00000000000a"},
 	} {
 		_, err := s.Append(t.Context(), r)
@@ -203,11 +204,11 @@ func TestOversizedRecord(t *testing.T) {
 		return nil
 	}))
 	recs := all(t, s, chain.Filter{})
-	require.Len(t, recs, 4)
+	require.Len(t, recs, 5)
 	require.Regexp(t, `^/crm/v3/objects/0+…#[0-9a-f]{16}$`, recs[0].Path)
 	require.NotEqual(t, recs[0].Path, recs[1].Path, "the hash tells them apart")
-	require.Equal(t, "/a�", recs[3].Path)
-	require.Equal(t, "pat-na1-***", recs[3].Reason)
+	require.Equal(t, "/a�", recs[4].Path)
+	require.Equal(t, "pat-na1-***", recs[4].Reason)
 	verified(t, s)
 	_, err := s.Append(t.Context(), chain.Record{ClientSlug: "No Slug"})
 	require.ErrorIs(t, err, wire.ErrBadSlug)

@@ -26,7 +26,7 @@ func appendTrimmed(b []byte, rec *chain.Record) ([]byte, error) {
 		return b, err
 	}
 	texts := []*string{&rec.Path, &rec.Reason, &rec.ObjectID, &rec.ObjectType, &rec.APIVersion, &rec.CorrelationID,
-		&rec.Method, &rec.Error, &rec.TokenFingerprint, &rec.CallID, &rec.Actor, (*string)(&rec.Kind)}
+		&rec.Method, &rec.Error, &rec.TokenFingerprint, &rec.Rule, &rec.ConfirmedBy, &rec.CallID, &rec.Actor, (*string)(&rec.Kind)}
 	if rec.Caller != nil {
 		texts = append(texts, &rec.Caller.Exe, &rec.Caller.Unit, &rec.Caller.User)
 	}
