@@ -28,7 +28,14 @@ type heldFile struct {
 }
 
 func openDir(path string) (*dir, error) {
-	if err := os.MkdirAll(path, 0o700); err != nil {
+	there, err := exists(path)
+	if err == nil {
+		err = os.MkdirAll(path, 0o700)
+	}
+	if err == nil && !there {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
 		return nil, fmt.Errorf("make the audit directory: %w", err)
 	}
 	if err := os.Chmod(path, 0o700); err != nil { //nolint:gosec // a directory needs its x bit

@@ -91,7 +91,6 @@ func (s *Store) write(batch []*item, withSeal bool) {
 		return
 	}
 	s.publish()
-	s.handOut()
 	for i, it := range batch {
 		it.reply(results[i])
 	}
@@ -108,8 +107,11 @@ func (s *Store) tryWrite(batch []*item, withSeal bool) (results []result, short,
 	if short := s.dir.room(s.minFree.Load()); short != nil {
 		return nil, short, nil
 	}
-	results, err = s.commit(batch, withSeal)
-	return results, nil, err
+	if results, err = s.commit(batch, withSeal); err != nil {
+		return nil, nil, err
+	}
+	s.handOut()
+	return results, nil, nil
 }
 
 // fail shuts the log.
