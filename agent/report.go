@@ -39,10 +39,11 @@ func (a *Agent) getReport(w http.ResponseWriter, r *http.Request, req apiRequest
 		return a.noKeys()
 	}
 	b := report.New(opts)
-	err = a.audit.Records(r.Context(), chain.Filter{Slug: opts.Slug, Begin: opts.From}, func(_ []byte, rec *chain.Record) error {
-		if rec.Seq >= size || !b.Add(rec) {
+	err = a.audit.Records(r.Context(), opts.Filter(), func(_ []byte, rec *chain.Record) error {
+		if rec.Seq >= size {
 			return errRead
 		}
+		b.Add(rec)
 		return nil
 	})
 	if err != nil && !errors.Is(err, errRead) {
@@ -78,7 +79,7 @@ func (a *Agent) anchor(ctx context.Context) (note string, size uint64) {
 	return "", math.MaxUint64
 }
 
-// errRead ends the reading of records once all that matter were read.
+// errRead ends the reading of records once all were read that the checkpoint covers.
 var errRead = errors.New("read")
 
 func unreadableLog(err error) *wire.Problem {

@@ -70,10 +70,8 @@ func (s *Store) query(ctx context.Context, q *query) error {
 	if f.Slug != "" {
 		prefix = slugDays(f.Slug)
 	}
-	if !f.Begin.IsZero() {
-		if all, err = q.begin(prefix, all); err != nil {
-			return err
-		}
+	if all, err = q.between(prefix, all); err != nil {
+		return err
 	}
 	parts, err := q.days(prefix, all)
 	if err != nil {
@@ -108,14 +106,20 @@ func (q *query) narrow() {
 	}
 }
 
-// begin cuts off what stands before the first run of days that reaches Begin.
-func (q *query) begin(prefix []byte, all stretch) (stretch, error) {
+// between cuts off what stands before the first run of days that reaches Begin,
+// and after the last one that begins before End.
+func (q *query) between(prefix []byte, all stretch) (stretch, error) {
 	since := query{txn: q.txn, f: chain.Filter{From: q.f.Begin}}
 	parts, err := since.days(prefix, all)
 	if err != nil || len(parts) == 0 {
 		return stretch{}, err
 	}
 	all.lo = parts[0].lo
+	until := query{txn: q.txn, f: chain.Filter{To: q.f.End}}
+	if parts, err = until.days(prefix, all); err != nil || len(parts) == 0 {
+		return stretch{}, err
+	}
+	all.hi = parts[len(parts)-1].hi
 	return all, nil
 }
 

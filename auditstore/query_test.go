@@ -136,6 +136,32 @@ func TestQueryBegin(t *testing.T) {
 	require.Empty(t, all(t, s, chain.Filter{Slug: "a", Begin: time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)}))
 }
 
+// What ends at a time is all that the log holds up to the last record whose day
+// begins before it, whatever the clock did until then.
+func TestQueryEnd(t *testing.T) {
+	s, recs := jumpy(t)
+	r := rand.New(rand.NewPCG(9, 8))
+	cut := 0
+	for range 100 {
+		f := chain.Filter{Slug: []string{"a", "b", "c", ""}[r.IntN(4)], End: recs[r.IntN(len(recs))].TS.Time}
+		day := f.End.Add(-1).UTC().Truncate(24 * time.Hour)
+		var want []chain.Record
+		n := 0
+		for i := range recs {
+			if f.Match(&recs[i]) {
+				want = append(want, recs[i])
+				if recs[i].TS.Before(day.AddDate(0, 0, 1)) {
+					n = len(want)
+				}
+			}
+		}
+		cut += len(want) - n
+		require.Equal(t, want[:n], append([]chain.Record{}, all(t, s, f)...), "%+v", f)
+	}
+	require.Positive(t, cut)
+	require.Empty(t, all(t, s, chain.Filter{Slug: "a", End: time.Date(1900, 1, 1, 0, 0, 0, 0, time.UTC)}))
+}
+
 func TestQueryByCall(t *testing.T) {
 	s := open(t, t.TempDir())
 	r := random()

@@ -22,13 +22,14 @@ type Filter struct {
 	Limit      int     // 0: no limit
 
 	// Begin leaves out what the log holds before the first day that reaches
-	// this time, and nothing after that, whatever its time: what began since
+	// this time, and End what it holds after the last day that begins before
+	// that one. Nothing in between is left out, whatever its time: what began
 	// then and how it ended.
-	Begin time.Time
+	Begin, End time.Time
 }
 
-// Match reports whether r is among the selected. Limit and Begin are not looked
-// at.
+// Match reports whether r is among the selected. Limit, Begin and End are not
+// looked at.
 func (f *Filter) Match(r *Record) bool {
 	switch {
 	case f.Slug != "" && f.Slug != r.ClientSlug,

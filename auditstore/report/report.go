@@ -15,8 +15,12 @@ const More = "(more)"
 // other is the object type of calls that have none.
 const other = "other"
 
-// Grace is how long after its first attempt a call can still make another.
-const Grace = 15 * time.Minute
+const (
+	// Grace is how long after an attempt a call can still make another.
+	Grace = 15 * time.Minute
+	// longest is more than a call lasts.
+	longest = 24 * time.Hour
+)
 
 // Options say what is reported.
 type Options struct {
@@ -26,10 +30,21 @@ type Options struct {
 	Breach   bool           // tell objects apart, and count what was under way when the period began
 }
 
+// Filter selects what a Builder is to be given: the slug's records of the period,
+// and what tells how its calls ended. The clock may have jumped meanwhile.
+func (o *Options) Filter() chain.Filter {
+	f := chain.Filter{Slug: o.Slug, Begin: o.From}
+	if !o.To.IsZero() {
+		f.End = o.To.Add(longest)
+	}
+	return f
+}
+
 // A Builder counts records. Zero is not ready: see [New].
 type Builder struct {
 	o    Options
-	now  time.Time        // the latest time seen
+	at   time.Time        // of the record before
+	age  time.Duration    // of the log from the first record on, whatever the clock did
 	live map[string]*call // under way, or failed so lately that they may go on
 	late []ended          // the failed ones, oldest first
 
@@ -71,7 +86,7 @@ type call struct {
 // An ended is a call that failed and may go on.
 type ended struct {
 	id string
-	at time.Time
+	at time.Duration
 }
 
 type rowKey struct {
@@ -93,11 +108,12 @@ func New(o Options) *Builder {
 	}
 }
 
-// Add takes the slug's next record and reports whether later ones can matter.
-func (b *Builder) Add(r *chain.Record) (more bool) {
-	if r.TS.After(b.now) {
-		b.now = r.TS.Time
+// Add takes the slug's next record.
+func (b *Builder) Add(r *chain.Record) {
+	if !b.at.IsZero() {
+		b.age += min(max(r.TS.Sub(b.at), 0), Grace/2) // a jump of the clock ends no call's grace
 	}
+	b.at = r.TS.Time
 	b.forget()
 	in := !r.TS.Before(b.o.From) && (b.o.To.IsZero() || r.TS.Before(b.o.To))
 	if in {
@@ -117,7 +133,6 @@ func (b *Builder) Add(r *chain.Record) (more bool) {
 			b.events = append(b.events, eventOf(r))
 		}
 	}
-	return b.o.To.IsZero() || b.now.Before(b.o.To.Add(Grace)) || b.underWay()
 }
 
 // seen notes what every record of the period tells.
@@ -133,18 +148,9 @@ func (b *Builder) seen(r *chain.Record) {
 	}
 }
 
-func (b *Builder) underWay() bool {
-	for _, c := range b.live {
-		if c.open {
-			return true
-		}
-	}
-	return false
-}
-
 // forget drops failed calls that cannot go on any more.
 func (b *Builder) forget() {
-	for len(b.late) > 0 && b.now.Sub(b.late[0].at) > Grace {
+	for len(b.late) > 0 && b.age-b.late[0].at > Grace {
 		if c := b.live[b.late[0].id]; c != nil && !c.open {
 			delete(b.live, b.late[0].id)
 		}
@@ -242,7 +248,7 @@ func (b *Builder) outcome(r *chain.Record, in bool) {
 	}
 	b.effect(c, r, got)
 	if c.failed || r.Error != "" {
-		b.late = append(b.late, ended{r.CallID, b.now}) // another attempt may follow
+		b.late = append(b.late, ended{r.CallID, b.age}) // another attempt may follow
 	} else {
 		delete(b.live, r.CallID)
 	}

@@ -1,7 +1,6 @@
 package report_test
 
 import (
-	"errors"
 	"os"
 	"strconv"
 	"strings"
@@ -28,21 +27,14 @@ func records(t *testing.T) int {
 	return 41_000
 }
 
-var errStop = errors.New("stop")
-
 // reportOf makes a report of a log as the agent does.
 func reportOf(t *testing.T, s *auditstore.Store, o report.Options) *wire.Report {
 	t.Helper()
 	b := report.New(o)
-	err := s.Records(t.Context(), chain.Filter{Slug: o.Slug, Begin: o.From}, func(_ []byte, r *chain.Record) error {
-		if !b.Add(r) {
-			return errStop
-		}
+	require.NoError(t, s.Records(t.Context(), o.Filter(), func(_ []byte, r *chain.Record) error {
+		b.Add(r)
 		return nil
-	})
-	if !errors.Is(err, errStop) {
-		require.NoError(t, err)
-	}
+	}))
 	return b.Report(nil)
 }
 
@@ -173,11 +165,34 @@ func build(o report.Options, recs ...*chain.Record) *wire.Report {
 	o.Zone = time.UTC
 	b := report.New(o)
 	for _, r := range recs {
-		if !b.Add(r) {
-			break
-		}
+		b.Add(r)
 	}
 	return b.Report(nil)
+}
+
+// A clock that was wrong for a moment takes nothing out of a report: neither
+// what came after it, nor that a failed call went on and succeeded.
+func TestReportClockJumps(t *testing.T) {
+	noon := time.Date(2026, 10, 5, 12, 0, 0, 0, time.UTC)
+	for _, wrong := range []time.Time{noon.AddDate(10, 0, 0), noon.AddDate(-10, 0, 0)} {
+		at := func(r *chain.Record) { r.TS = wire.At(wrong) }
+		got := build(report.Options{From: noon, To: noon.Add(time.Hour)},
+			one(chain.CallIntent, "before", 1, "12:00:01"),
+			one(chain.CallOutcome, "before", 1, "12:00:02", status(503)),
+			one(chain.CallIntent, "wrong", 1, "12:00:00", at),
+			one(chain.CallOutcome, "wrong", 1, "12:00:00", at, status(500)),
+			one(chain.CallIntent, "before", 2, "12:00:03"),
+			one(chain.CallOutcome, "before", 2, "12:00:03"),
+			one(chain.CallIntent, "after", 1, "12:00:03"),
+			one(chain.CallOutcome, "after", 1, "12:00:04", status(503)),
+			one(chain.CallIntent, "other", 1, "12:00:05"),
+			one(chain.CallOutcome, "other", 1, "12:00:06"),
+			one(chain.CallIntent, "after", 2, "12:00:07"),
+			one(chain.CallOutcome, "after", 2, "12:00:08"))
+		require.Equal(t, int64(3), got.Totals.Calls)
+		require.Equal(t, int64(5), got.Totals.Attempts)
+		require.Zero(t, got.Totals.Errors)
+	}
 }
 
 // What lies across the ends of a period is counted on one side alone, and how

@@ -69,7 +69,7 @@ func (b *Builder) unanswered() {
 		if !c.open || c.agent || c.effect != nil {
 			continue
 		}
-		b.effect(c, &chain.Record{TS: wire.At(b.now)}, 0)
+		b.effect(c, &chain.Record{TS: wire.At(b.at)}, 0)
 	}
 }
 
