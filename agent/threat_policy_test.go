@@ -29,7 +29,9 @@ import (
 // policyOf makes a policy; users and groups are numbers.
 func policyOf(t testing.TB, rules ...wire.PolicyRule) *policy.Policy {
 	t.Helper()
-	p, err := policy.New(rules, policy.Names{User: strconv.Atoi, Group: strconv.Atoi, Segment: hubspot.CanonicalSegment})
+	p, err := policy.New(rules, policy.Names{
+		User: strconv.Atoi, Group: strconv.Atoi, Exe: func(pattern string) string { return pattern }, Aliases: hubspot.Aliases(),
+	})
 	require.NoError(t, err)
 	return p
 }
@@ -188,6 +190,8 @@ func TestThreat34EveryWayIsRestricted(t *testing.T) {
 	r := newRig(t, rigOptions{config: withPolicy(policyOf(t,
 		wire.PolicyRule{Name: "all", Effect: "allow", Portals: []string{"*"}},
 		wire.PolicyRule{Name: "no contacts", Effect: "deny", Paths: []string{"/crm/**/contacts/**"}},
+		wire.PolicyRule{Name: "no notes", Effect: "deny", Paths: []string{"/crm/v3/objects/notes/**"}},
+		wire.PolicyRule{Name: "no tasks", Effect: "deny", Paths: []string{"/crm/v3/objects/*-27/**"}},
 		wire.PolicyRule{Name: "no writes", Effect: "deny", Methods: []string{"write"}},
 	))})
 	r.ready(3)
@@ -203,6 +207,11 @@ func TestThreat34EveryWayIsRestricted(t *testing.T) {
 		{"GET", "//crm///v3/objects//contacts/", "no contacts"},
 		{"POST", "/crm/v3/objects/contacts/search", "no contacts"},
 		{"HEAD", "/crm/v3/objects/contacts", "no contacts"},
+		{"GET", "/crm/v3/objects/0-46/1", "no notes"},
+		{"GET", "/crm/v3/objects/note/1", "no notes"},
+		{"GET", "/crm/v3/objects/tasks/1", "no tasks"},
+		{"GET", "/crm/v3/objects/0-27/1", "no tasks"},
+		{"POST", "/cms/v3/source-code/draft/content/search", "no writes"},
 		{"POST", "/crm/v3/objects/companies", "no writes"},
 		{"PATCH", "/crm/v3/objects/companies/1", "no writes"},
 		{"PUT", "/crm/v3/objects/companies/1", "no writes"},

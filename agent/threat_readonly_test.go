@@ -60,6 +60,7 @@ func TestThreat29ReadOnlySocket(t *testing.T) {
 	refused := []string{
 		"POST /v1/call/client-0" + contacts, "PATCH /v1/call/client-0" + contacts + "/1", "PUT /v1/call/client-0" + contacts + "/1",
 		"DELETE /v1/call/client-0" + contacts + "/1", "POST /v1/call/client-0" + contacts + "/batch/create",
+		"POST /v1/call/client-0/cms/v3/source-code/draft/content/search", "POST /v1/call/client-0/crm/v3/properties/search",
 		"PUT /v1/portals/client-0", "DELETE /v1/portals/client-0", "POST /v1/portals/client-0/verify", "POST /v1/lock", "POST /v1/unlock",
 		"POST /v1/reload", "POST /v1/onboard", "GET /v1/audit/records", "POST /v1/audit/verify", "GET /v1/policy", "POST /v1/policy/test",
 		"GET /v1/confirmations", "POST /v1/confirmations", "GET /v1/rotations", "GET /metrics",

@@ -121,24 +121,6 @@ func legacyObject(segs []string) (kind, id string) {
 	return kind, ""
 }
 
-// CanonicalPath is a checked path as policies compare it: decoded, and with one
-// name for each well-known object type, whichever of its names it has.
-func CanonicalPath(path string) string {
-	segs := strings.Split(path, "/")
-	for i, s := range segs {
-		segs[i] = CanonicalSegment(decodeAll(s))
-	}
-	return strings.Join(segs, "/")
-}
-
-// CanonicalSegment is one segment of [CanonicalPath].
-func CanonicalSegment(s string) string {
-	if name, ok := objectTypes[strings.ToLower(s)]; ok {
-		return name
-	}
-	return s
-}
-
 // objectType is the one name of an object type.
 func objectType(s string) string {
 	if actions[s] {
@@ -161,6 +143,9 @@ func reads(method string, segs []string) (read, search bool) {
 	default:
 		return false, false
 	}
+	if named(segs) {
+		return false, false
+	}
 	last := at(segs, len(segs)-1)
 	switch {
 	case last == "search" && len(segs) == 4 && segs[0] == "crm" && segs[1] == "objects":
@@ -172,6 +157,19 @@ func reads(method string, segs []string) (read, search bool) {
 		return len(segs) >= 3 && segs[len(segs)-2] == "batch", false
 	}
 	return false, false
+}
+
+// named reports whether the last segments are names that somebody chose, where
+// "search" is none of HubSpot's words: of an object type that gets a property or
+// a pipeline, or of a file of a website.
+func named(segs []string) bool {
+	switch at(segs, 0) + "/" + at(segs, 1) {
+	case "crm/properties", "crm/pipelines":
+		return len(segs) == 3
+	case "cms/source-code":
+		return true
+	}
+	return false
 }
 
 // at is a segment, or "" where there is none.

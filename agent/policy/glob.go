@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/hsagent/hsagentd/wire"
@@ -11,7 +12,13 @@ import (
 // A glob matches a text of segments between slashes: "*" stands for any bytes
 // within a segment, "**" for any number of whole segments, none included.
 // Nothing else is special.
-type glob []string
+type glob []segment
+
+// A segment is what stands between two slashes of a glob.
+type segment struct {
+	pattern string
+	also    []string // matched too: see admit
+}
 
 // parseGlob splits a pattern. What other globs take for special is refused, so
 // that nobody relies on it.
@@ -22,13 +29,32 @@ func parseGlob(s string) (glob, error) {
 	case strings.ContainsAny(s, `?[]{}\`):
 		return nil, fmt.Errorf("%s: only * and ** are special in a pattern", wire.Quote(s))
 	}
-	g := glob(segments(s))
-	for _, seg := range g {
+	var g glob
+	for _, seg := range segments(s) {
 		if seg != "**" && strings.Contains(seg, "**") {
 			return nil, fmt.Errorf("%s: ** stands for whole segments: write /**/", wire.Quote(s))
 		}
+		g = append(g, segment{pattern: seg})
 	}
 	return g, nil
+}
+
+// admit makes the segment match all names of a thing if it matches one of them.
+// Of calls only the one form arrives here: "0-*" would miss what "0-1" stands for.
+func (s *segment) admit(aliases map[string]string) {
+	if name, ok := aliases[strings.ToLower(s.pattern)]; ok {
+		s.pattern = name
+		return
+	}
+	for alias, name := range aliases {
+		if matchText(s.pattern, alias) && !matchText(s.pattern, name) {
+			s.also = append(s.also, name)
+		}
+	}
+}
+
+func (s *segment) match(text string) bool {
+	return matchText(s.pattern, text) || slices.Contains(s.also, text)
 }
 
 // segments splits at slashes; one at the end is nothing.
@@ -44,10 +70,10 @@ func (g glob) match(segs []string) bool {
 	star, taken := -1, 0
 	for j < len(segs) {
 		switch {
-		case i < len(g) && g[i] == "**":
+		case i < len(g) && g[i].pattern == "**":
 			star, taken = i, j
 			i++
-		case i < len(g) && matchSegment(g[i], segs[j]):
+		case i < len(g) && g[i].match(segs[j]):
 			i++
 			j++
 		case star >= 0:
@@ -57,14 +83,14 @@ func (g glob) match(segs []string) bool {
 			return false
 		}
 	}
-	for i < len(g) && g[i] == "**" {
+	for i < len(g) && g[i].pattern == "**" {
 		i++
 	}
 	return i == len(g)
 }
 
-// matchSegment is the same one level below: * for any bytes.
-func matchSegment(pattern, s string) bool {
+// matchText is the same one level below: * for any bytes.
+func matchText(pattern, s string) bool {
 	i, j := 0, 0
 	star, taken := -1, 0
 	for j < len(s) {

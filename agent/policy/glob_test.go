@@ -72,12 +72,12 @@ func expression(g glob) *regexp.Regexp {
 	var b strings.Builder
 	b.WriteString(`\A`)
 	for _, seg := range g {
-		if seg == "**" {
+		if seg.pattern == "**" {
 			b.WriteString(`(?:/[^/]*)*`)
 			continue
 		}
 		b.WriteString("/")
-		for i, part := range strings.Split(seg, "*") {
+		for i, part := range strings.Split(seg.pattern, "*") {
 			if i > 0 {
 				b.WriteString(`[^/]*`)
 			}

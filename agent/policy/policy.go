@@ -118,7 +118,7 @@ func (p *Policy) Limits(c *Caller) bool {
 	all := false
 	for i := range p.rules {
 		r := &p.rules[i]
-		every := r.portals == nil || slices.ContainsFunc(r.portals, func(g glob) bool { return len(g) == 1 && g[0] == "*" })
+		every := r.portals == nil || slices.ContainsFunc(r.portals, func(g glob) bool { return len(g) == 1 && g[0].pattern == "*" })
 		switch {
 		case m.who(r) != "":
 		case r.effect == Deny && r.methods == nil && r.paths == nil:
@@ -194,7 +194,7 @@ func (m *matcher) exe(e *exe, inDoubt bool) bool {
 	switch {
 	case m.Exe == "":
 		return inDoubt
-	case !e.path.match(segments(m.Exe)):
+	case !e.path.match(segments(m.Exe)) && !e.real.match(segments(m.Exe)):
 		return false
 	case e.sha256 != "" && m.SHA256 == "":
 		return inDoubt

@@ -28,12 +28,13 @@ var names = policy.Names{
 		}
 		return gid, nil
 	},
-	Segment: func(s string) string {
-		if s == "0-1" {
-			return "contacts"
+	Exe: func(pattern string) string {
+		if pattern == "/bin/**" {
+			return "/usr/bin/**"
 		}
-		return s
+		return pattern
 	},
+	Aliases: map[string]string{"0-1": "contacts", "contact": "contacts", "contacts": "contacts"},
 }
 
 func compile(t testing.TB, rules ...wire.PolicyRule) *policy.Policy {
@@ -113,6 +114,9 @@ func TestThreat34DoubtCountsAgainstTheCaller(t *testing.T) {
 		{"the unit is not known", wire.PolicyRule{Units: []string{"bad.service"}}, func(q *policy.Request) { q.Unit, q.Traced = "", false }},
 		{"the path in another case", wire.PolicyRule{Paths: []string{"/crm/v3/objects/Contacts/**"}}, func(q *policy.Request) { q.Path = "/CRM/V3/objects/contacts/7" }},
 		{"another name of contacts", wire.PolicyRule{Paths: []string{"/crm/v3/objects/0-1/**"}}, nil},
+		{"a pattern of another name of contacts", wire.PolicyRule{Paths: []string{"/crm/v3/objects/0-*/**"}}, nil},
+		{"a pattern of another name, in another case", wire.PolicyRule{Paths: []string{"/crm/v3/objects/*ACT/**"}}, nil},
+		{"a link to the program", wire.PolicyRule{Exes: []wire.PolicyExe{{Path: "/bin/**"}}}, nil},
 		{"a slash at the end", wire.PolicyRule{Paths: []string{"/crm/v3/objects/contacts/7"}}, func(q *policy.Request) { q.Path += "/" }},
 	}
 	for _, tt := range tests {
@@ -213,6 +217,7 @@ func TestThreat34BadRulesAreRefused(t *testing.T) {
 		{"want read, write", ok(func(r *wire.PolicyRule) { r.Methods = []string{"get"} })},
 		{"want read, write", ok(func(r *wire.PolicyRule) { r.Methods = []string{"*"} })},
 		{"want a path", ok(func(r *wire.PolicyRule) { r.Paths = []string{"crm/**"} })},
+		{"want a path", ok(func(r *wire.PolicyRule) { r.Paths = []string{"/"} })},
 		{"without escapes", ok(func(r *wire.PolicyRule) { r.Paths = []string{"/crm/%63"} })},
 		{"empty segment", ok(func(r *wire.PolicyRule) { r.Paths = []string{"/crm//v3"} })},
 		{"only * and **", ok(func(r *wire.PolicyRule) { r.Paths = []string{"/crm/{a,b}"} })},

@@ -35,7 +35,8 @@ const MaxRules = 1000
 type Names struct {
 	User    func(name string) (uid int, err error)
 	Group   func(name string) (gid int, err error)
-	Segment func(segment string) string // the one form of a path's segment
+	Exe     func(pattern string) string // with links followed, as the kernel names programs
+	Aliases map[string]string           // of a path's segments, in lower case, and the one form that calls have
 }
 
 // A RuleError is what is wrong with one rule.
@@ -61,8 +62,8 @@ type rule struct {
 }
 
 type exe struct {
-	path   glob
-	sha256 string // "" for any
+	path, real glob   // as it is written, and with links followed
+	sha256     string // "" for any
 }
 
 var ruleName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9 ._/-]{0,63}$`)
@@ -119,7 +120,7 @@ func compile(in *wire.PolicyRule, names Names) (*rule, error) {
 	add("users", err)
 	r.groups, err = list(in.Groups, names.Group)
 	add("groups", err)
-	r.exes, err = list(in.Exes, parseExe)
+	r.exes, err = list(in.Exes, func(e wire.PolicyExe) (exe, error) { return parseExe(e, names.Exe) })
 	add("exes", err)
 	r.units, err = list(in.Units, parseUnit)
 	add("units", err)
@@ -127,7 +128,7 @@ func compile(in *wire.PolicyRule, names Names) (*rule, error) {
 	add("portals", err)
 	r.methods, err = list(in.Methods, parseMethod)
 	add("methods", err)
-	r.paths, err = list(in.Paths, func(s string) (glob, error) { return parsePath(s, names.Segment, r.effect != Allow) })
+	r.paths, err = list(in.Paths, func(s string) (glob, error) { return parsePath(s, names.Aliases, r.effect != Allow) })
 	add("paths", err)
 	if errs == nil && r.users == nil && r.groups == nil && r.exes == nil && r.units == nil && r.portals == nil && r.methods == nil && r.paths == nil {
 		add("empty", errors.New(`it says neither who nor what: for everything, write portals = ["*"]`))
@@ -154,7 +155,7 @@ func list[In, Out any](in []In, parse func(In) (Out, error)) ([]Out, error) {
 	return out, nil
 }
 
-func parseExe(in wire.PolicyExe) (exe, error) {
+func parseExe(in wire.PolicyExe, follow func(string) string) (exe, error) {
 	if !strings.HasPrefix(in.Path, "/") {
 		return exe{}, fmt.Errorf("path %s: want an absolute path, or \"/**\" for any", wire.Quote(in.Path))
 	}
@@ -162,11 +163,15 @@ func parseExe(in wire.PolicyExe) (exe, error) {
 	if err != nil {
 		return exe{}, err
 	}
+	real, err := parseGlob(follow(in.Path))
+	if err != nil { // what the link leads to cannot be written as a pattern
+		real = g
+	}
 	sum := strings.ToLower(in.SHA256)
 	if b, err := hex.DecodeString(sum); sum != "" && (err != nil || len(b) != 32) {
 		return exe{}, fmt.Errorf("sha256 %s: want 64 hexadecimal digits, as sha256sum prints them", wire.Quote(in.SHA256))
 	}
-	return exe{g, sum}, nil
+	return exe{g, real, sum}, nil
 }
 
 func parseUnit(s string) (glob, error) {
@@ -193,9 +198,9 @@ func parseMethod(s string) (string, error) {
 	return "", fmt.Errorf("%s: want read, write, GET, HEAD, POST, PUT, PATCH or DELETE", wire.Quote(s))
 }
 
-func parsePath(s string, form func(string) string, fold bool) (glob, error) {
+func parsePath(s string, aliases map[string]string, fold bool) (glob, error) {
 	switch {
-	case !strings.HasPrefix(s, "/"):
+	case !strings.HasPrefix(s, "/") || s == "/":
 		return nil, fmt.Errorf("%s: want a path such as \"/crm/v3/objects/**\"", wire.Quote(s))
 	case strings.ContainsAny(s, "%;#"):
 		return nil, fmt.Errorf("%s: write the path plainly, without escapes: calls are decoded before they are compared", wire.Quote(s))
@@ -203,11 +208,11 @@ func parsePath(s string, form func(string) string, fold bool) (glob, error) {
 		return nil, fmt.Errorf("%s: a call's path never has an empty segment", wire.Quote(s))
 	}
 	g, err := parseGlob(s)
-	for i, seg := range g {
-		g[i] = form(seg)
+	for i := range g {
 		if fold {
-			g[i] = strings.ToLower(g[i])
+			g[i].pattern = strings.ToLower(g[i].pattern)
 		}
+		g[i].admit(aliases)
 	}
 	return g, err
 }

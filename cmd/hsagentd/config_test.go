@@ -187,3 +187,22 @@ func configOf(t *testing.T, text string, vars map[string]string) (path string, e
 	}
 	return path, err
 }
+
+// The kernel names a program by where it is, not by the link it was run by.
+func TestRulesFollowLinks(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	require.NoError(t, err)
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "usr/bin"), 0o700))
+	require.NoError(t, os.Symlink("usr/bin", filepath.Join(dir, "bin")))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "usr/bin/tool3"), nil, 0o600))
+	require.NoError(t, os.Symlink("tool3", filepath.Join(dir, "usr/bin/tool")))
+	for pattern, want := range map[string]string{
+		"/bin/tool": "/usr/bin/tool3", "/bin/tool*": "/usr/bin/tool*", "/bin/**": "/usr/bin/**", "/*/tool": "/*/tool",
+		"/usr/bin/tool3": "/usr/bin/tool3", "/bin/missing": "/usr/bin/missing", "/none/at/all": "/none/at/all",
+	} {
+		require.Equal(t, dir+want, followLinks(dir+pattern), pattern)
+	}
+	for _, pattern := range []string{"/**", "/*"} {
+		require.Equal(t, pattern, followLinks(pattern))
+	}
+}

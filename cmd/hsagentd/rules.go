@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os/user"
+	"path/filepath"
 	"sort"
 	"strconv"
 	"strings"
@@ -22,7 +23,8 @@ func (c *config) compileRules() []error {
 	p, err := policy.New(c.Rules, policy.Names{
 		User:    userID,
 		Group:   lookupGroup,
-		Segment: hubspot.CanonicalSegment,
+		Exe:     followLinks,
+		Aliases: hubspot.Aliases(),
 	})
 	if err == nil {
 		c.policy = p
@@ -48,6 +50,23 @@ func (c *config) compileRules() []error {
 		}
 	}
 	return out
+}
+
+// followLinks follows the links in the part of a pattern that has no star: the
+// kernel names a caller's program by where it is, and /bin is often a link.
+// What is not there, or not ours to look at, stays as it is written.
+func followLinks(pattern string) string {
+	plain, rest := pattern, ""
+	if i := strings.Index(pattern, "*"); i >= 0 {
+		i = strings.LastIndex(pattern[:i], "/")
+		plain, rest = pattern[:i+1], pattern[i+1:]
+	}
+	for ; plain != "/"; plain, rest = filepath.Dir(plain), filepath.Join(filepath.Base(plain), rest) {
+		if real, err := filepath.EvalSymlinks(plain); err == nil {
+			return filepath.Join(real, rest)
+		}
+	}
+	return pattern
 }
 
 // ruleLines returns the lines of the headers [[rule]] in a file that is known
