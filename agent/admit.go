@@ -68,7 +68,7 @@ func (c *call) missing(k *keyring) *wire.Problem {
 
 // withdrawn says why a call that was admitted may not leave any more: since
 // then, while it waited or between two attempts, the agent was locked, its slug
-// quarantined or removed, or the rules changed.
+// quarantined, removed or given to another portal, or the rules changed.
 func (c *call) withdrawn() *wire.Problem {
 	k := c.agent.keys.Load()
 	switch {
@@ -76,8 +76,12 @@ func (c *call) withdrawn() *wire.Problem {
 		return c.agent.noKeys()
 	case c.caller.Agent:
 		return nil // asking about tokens is how a quarantine ends, and how a portal is onboarded
-	case k.credential(c.slug.String()) == nil:
+	}
+	switch now := k.credential(c.slug.String()); {
+	case now == nil:
 		return c.missing(k)
+	case now.PortalID != c.cred.PortalID:
+		return wire.Errorf(wire.CodeConflict, "slug %s has become another portal's while the call waited, and it was not sent: make it again if it is meant for that one", c.slug)
 	}
 	if p := c.cred.identity.stopped(); p != nil {
 		return p

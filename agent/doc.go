@@ -23,7 +23,8 @@
 //
 // # Memory
 //
-// Tokens stand in Go strings, in the keyring alone: a request's token is written
-// by itself, and no buffer keeps it. Dropping a keyring (lock, reload, rotation)
-// leaves the strings to the garbage collector: erasure is not promised.
+// Tokens stand in secret pages outside Go's heap (see [wire.Token]): a request's
+// token is written by itself, and no buffer keeps it. Dropping a keyring (lock,
+// reload, rotation) erases its tokens at the next collection, which is asked for
+// at once; those that calls in flight hold, when the calls have ended.
 package agent

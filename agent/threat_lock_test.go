@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/hsagent/hsagentd/agent"
+	"github.com/hsagent/hsagentd/agent/credstore"
 	"github.com/hsagent/hsagentd/agent/hubspot/sandbox"
 	"github.com/hsagent/hsagentd/auditstore/chain"
 	"github.com/hsagent/hsagentd/wire"
@@ -48,6 +49,26 @@ func TestThreat31LockBetweenAttempts(t *testing.T) {
 	(<-done).refused(t, wire.CodeLocked)
 	require.Len(t, r.came(), 1)
 	r.checkLog()
+}
+
+// A slug that is given to another portal is not the one that a waiting call was
+// made for: it leaves with neither token.
+func TestThreat01PortalOfASlugChangesBetweenAttempts(t *testing.T) {
+	r := newRig(t, rigOptions{entries: func(all []credstore.Entry) []credstore.Entry { return all[:2] }})
+	r.ready(2)
+	r.hubspot.AddFault(sandbox.Fault{Portal: r.portals[0].ID, PathPrefix: contacts, Status: 429, Header: http.Header{"Retry-After": {"1"}}})
+	done := make(chan answer, 1)
+	go func() { done <- r.call("client-0", "GET", contacts, nil) }()
+	eventually(t, func() bool { return len(r.came()) == 1 }, "the first attempt arrived")
+	other := entryOf(r.portals[2])
+	other.Slug = entryOf(r.portals[0]).Slug
+	r.put(other)
+	r.reload()
+	(<-done).refused(t, wire.CodeConflict)
+	require.Len(t, r.came(), 1)
+	require.Equal(t, 200, r.call("client-0", "GET", contacts, nil).status)
+	came := r.came()
+	require.Equal(t, r.portals[2].ID, came[len(came)-1].PortalID)
 }
 
 // Who holds a connection is told once more that the agent is locked, and then
