@@ -130,6 +130,9 @@ type Agent struct {
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup // background work
 
+	draining context.Context // ends when Drain or Close is called: of answers that have no end
+	drain    context.CancelFunc
+
 	spawning sync.Mutex // no background work starts once Close waits for it
 	server   *http.Server
 }
@@ -164,6 +167,7 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	}
 	a.selfCaller = &chain.Caller{UID: a.uid, GID: os.Getegid(), PID: os.Getpid(), Agent: true}
 	a.ctx, a.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	a.draining, a.drain = context.WithCancel(a.ctx)
 	a.server = a.newServer()
 	if cfg.Reverify == 0 {
 		a.cfg.Reverify = DefaultReverify
@@ -256,6 +260,7 @@ func (a *Agent) serve(l net.Listener, readOnly bool) error {
 // same.
 func (a *Agent) Drain(ctx context.Context) error {
 	a.approvals.stop()
+	a.drain()
 	err := a.server.Shutdown(ctx)
 	if err == nil {
 		return nil

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bufio"
+	"context"
 	"math"
 	"net/http"
 	"net/url"
@@ -35,6 +36,9 @@ func (a *Agent) getRecords(w http.ResponseWriter, r *http.Request, req apiReques
 	buf := bufio.NewWriterSize(w, 32<<10)
 	rc := http.NewResponseController(w)
 	ctx := r.Context()
+	following, end := context.WithCancel(ctx)
+	defer end()
+	defer context.AfterFunc(a.draining, end)()
 	limit := f.Limit
 	for sent := 0; ; {
 		size := a.audit.Status().Durable
@@ -75,7 +79,7 @@ func (a *Agent) getRecords(w http.ResponseWriter, r *http.Request, req apiReques
 		if f.After != nil {
 			after = *f.After
 		}
-		if a.audit.Wait(ctx, after) != nil {
+		if a.audit.Wait(following, after) != nil {
 			return nil //nolint:nilerr // the caller has gone, or the agent stops
 		}
 	}

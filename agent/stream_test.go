@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/url"
 	"runtime"
 	"slices"
 	"strings"
@@ -292,6 +293,18 @@ func TestMaxInFlight(t *testing.T) {
 	}
 	r.call("client-2", "GET", contacts, nil).refused(t, wire.CodeBusy)
 	require.Equal(t, 200, r.api("GET", "/v1/status", "").status)
+}
+
+// Who follows the log does not keep the agent from stopping: its answer ends,
+// whole.
+func TestDrainEndsWhatFollows(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	resp, err := r.client.Stream(t.Context(), "GET", "/v1/audit/records", url.Values{"follow": {"true"}}, nil)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	require.NoError(t, r.agent.Drain(t.Context()))
+	_, err = io.Copy(io.Discard, resp.Body)
+	require.NoError(t, err)
 }
 
 // Draining breaks off what does not end by itself, and records it.
