@@ -117,6 +117,7 @@ type Agent struct {
 	loads     sync.Mutex
 	file      *credstore.File  // nil while locked
 	store     *credstore.Store // that keys was made of
+	locked    identities       // of the keyring that was locked away
 	stopWatch context.CancelFunc
 	unlocks   throttle
 

@@ -86,6 +86,37 @@ func (k *keyring) again(now time.Time) *keyring {
 	return &again
 }
 
+// identities are what HubSpot said about a keyring's tokens, without the tokens.
+type identities map[identityKey]*identity
+
+type identityKey struct {
+	slug, fingerprint string
+	portalID          int64
+}
+
+func (c *credential) identityKey() identityKey {
+	return identityKey{c.Slug.String(), c.fingerprint, c.PortalID}
+}
+
+// identities returns those of the keyring.
+func (k *keyring) identities() identities {
+	out := make(identities, len(k.creds))
+	for _, c := range k.creds {
+		out[c.identityKey()] = c.identity
+	}
+	return out
+}
+
+// keepStopped takes over what is quarantined by the identities of a keyring
+// before. It is for a keyring that does not serve yet.
+func (k *keyring) keepStopped(before identities) {
+	for _, c := range k.creds {
+		if id := before[c.identityKey()]; id != nil && id.stopped() != nil {
+			c.identity = id
+		}
+	}
+}
+
 // credential returns the slug's credential, or nil.
 func (k *keyring) credential(slug string) *credential {
 	if k == nil {

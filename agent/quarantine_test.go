@@ -65,6 +65,25 @@ func TestThreat01AnswerOfAnotherPortal(t *testing.T) {
 	require.Equal(t, http.StatusOK, r.call(portals[len(tests)].Slug, "GET", contacts, nil).status)
 }
 
+// Unlocking asks HubSpot about each token anew, but what stopped a slug before
+// the lock, or while the agent was locked, is for resume to lift.
+func TestThreat02QuarantineOutlivesALock(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	r.ready(3)
+	r.hubspot.AddFault(sandbox.Fault{Portal: r.portals[0].ID, PathPrefix: contacts, Status: 404, Body: `{"portalId":77}`, Header: http.Header{"Content-Type": {"application/json"}}})
+	require.Equal(t, 404, r.call("client-0", "GET", contacts, nil).status)
+	r.state("client-0", wire.StateQuarantined)
+	for range 2 {
+		require.Equal(t, 200, r.api("POST", "/v1/lock", "").status)
+		require.Equal(t, 200, r.api("POST", "/v1/unlock", "{}").status)
+		r.ready(2)
+		r.call("client-0", "GET", contacts, nil).refused(t, wire.CodePortalQuarantined)
+		require.Contains(t, r.state("client-0", wire.StateQuarantined).Reason, "portal 77")
+	}
+	require.Equal(t, 200, r.api("POST", "/v1/portals/client-0/resume", "").status)
+	r.ready(3)
+}
+
 // A 429 is repeated, but not one that names another portal.
 func TestThreat01RepeatedAnswerOfAnotherPortal(t *testing.T) {
 	r := newRig(t, rigOptions{})

@@ -105,6 +105,7 @@ func (a *Agent) lock(ctx context.Context, by *chain.Caller, reason string) error
 	for _, c := range k.creds {
 		c.lane.pool.Close()
 	}
+	a.locked = k.identities()
 	a.eraseSoon()
 	rec := a.event(chain.AgentLocked)
 	rec.Caller, rec.Reason = by, reason
@@ -163,6 +164,10 @@ func (a *Agent) swapLocked(ctx context.Context, store *credstore.Store, fresh ..
 		if next, err = newKeyring(store, prev, fresh, a.newLane, time.Now()); err != nil {
 			return err
 		}
+	}
+	if prev == nil { // what was quarantined before a lock stays so
+		next.keepStopped(a.locked)
+		a.locked = nil
 	}
 	a.keys.Store(next)
 	a.store = store
