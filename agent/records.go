@@ -67,7 +67,7 @@ func (a *Agent) getRecords(w http.ResponseWriter, r *http.Request, req apiReques
 			return nil
 		}
 		if err := rc.Flush(); err != nil {
-			return nil //nolint:nilerr // the caller has gone
+			return nil // the caller has gone
 		}
 		if size > 0 || sent > 0 { // everything up to there was looked at
 			next := max(last, max(size, 1)-1)
@@ -80,7 +80,7 @@ func (a *Agent) getRecords(w http.ResponseWriter, r *http.Request, req apiReques
 			after = *f.After
 		}
 		if a.audit.Wait(following, after) != nil {
-			return nil //nolint:nilerr // the caller has gone, or the agent stops
+			return nil // the caller has gone, or the agent stops
 		}
 	}
 }
