@@ -9,26 +9,14 @@ import (
 	"github.com/hsagent/hsagentd/wire"
 )
 
-// Refusals of [Edit.Put] and [Edit.SetVerified].
-var (
-	ErrConflict = errors.New("the token or portal ID stands under another slug")
-	ErrNoEntry  = errors.New("the store has no such slug")
-)
+// ErrConflict is what [Edit.Put] wraps where another slug has what it puts.
+var ErrConflict = errors.New("the token or portal ID stands under another slug")
 
 // An Edit is one change of the store, within [File.Update]. It is not for use
 // by several goroutines, nor after the function that got it has returned.
 type Edit struct {
 	doc     *document
 	changed bool
-}
-
-// An Account is what HubSpot told about a portal. An empty field leaves what
-// the store has.
-type Account struct {
-	TimeZone    string
-	AccountType string
-	DataHosting string
-	Scopes      []string
 }
 
 // Store returns the store as it was read. Whoever keeps a [Guard] has it admit
@@ -123,27 +111,6 @@ func (e *Edit) Remove(slug wire.Slug) bool {
 	e.doc.fleet.drop(slug.String())
 	e.changed = true
 	return true
-}
-
-// SetVerified notes that HubSpot confirmed the portal of slug at the time at,
-// and what it told. The error wraps [ErrNoEntry] where no entry serves.
-func (e *Edit) SetVerified(slug wire.Slug, at time.Time, a Account) error {
-	n, ok := e.Get(slug)
-	if !ok {
-		return fmt.Errorf("%w: %s", ErrNoEntry, slug)
-	}
-	n.VerifiedAt = at
-	for to, from := range map[*string]string{
-		&n.TimeZone: a.TimeZone, &n.AccountType: a.AccountType, &n.DataHosting: a.DataHosting,
-	} {
-		if from != "" {
-			*to = from
-		}
-	}
-	if len(a.Scopes) > 0 {
-		n.Scopes = a.Scopes
-	}
-	return e.Put(n)
 }
 
 // check tells whether the entry by itself may stand in a store.

@@ -25,17 +25,12 @@ const (
 // maxID is the largest ID that every JSON reader takes exactly: 2^53.
 const maxID = 1 << 53
 
-// An Account is a portal as account-info describes it.
+// An Account is what the agent keeps of a portal as account-info describes it.
 type Account struct {
-	PortalID              int64    // always positive
-	AccountType           string   // STANDARD, DEVELOPER_TEST, SANDBOX or APP_DEVELOPER
-	TimeZone              string   // an IANA name or alias, such as US/Eastern
-	CompanyCurrency       string   // such as USD
-	AdditionalCurrencies  []string // may be empty
-	UTCOffset             string   // today's, such as -05:00
-	UTCOffsetMilliseconds int64    // today's
-	UIDomain              string   // the host of HubSpot's web pages
-	DataHostingLocation   string   // such as na1
+	PortalID            int64  // always positive
+	AccountType         string // STANDARD, DEVELOPER_TEST, SANDBOX or APP_DEVELOPER
+	TimeZone            string // an IANA name or alias, such as US/Eastern
+	DataHostingLocation string // such as na1
 }
 
 // DecodeAccount reads the answer of [DetailsPath]. Its portal ID decides which
@@ -53,11 +48,6 @@ func DecodeAccount(body []byte) (Account, error) {
 	}
 	optional(o, "accountType", &a.AccountType)
 	optional(o, "timeZone", &a.TimeZone)
-	optional(o, "companyCurrency", &a.CompanyCurrency)
-	optional(o, "additionalCurrencies", &a.AdditionalCurrencies)
-	optional(o, "utcOffset", &a.UTCOffset)
-	optional(o, "utcOffsetMilliseconds", &a.UTCOffsetMilliseconds)
-	optional(o, "uiDomain", &a.UIDomain)
 	optional(o, "dataHostingLocation", &a.DataHostingLocation)
 	return a, nil
 }
@@ -65,8 +55,6 @@ func DecodeAccount(body []byte) (Account, error) {
 // A TokenInfo is what access-token-info says about a token.
 type TokenInfo struct {
 	HubID  int64 // the portal's ID; always positive
-	UserID int64
-	AppID  int64
 	Scopes []string
 }
 
@@ -81,8 +69,6 @@ func DecodeTokenInfo(body []byte) (TokenInfo, error) {
 	if t.HubID, err = positiveID(o, "hubId"); err != nil {
 		return TokenInfo{}, fmt.Errorf("read HubSpot's token info: %w", err)
 	}
-	optional(o, "userId", &t.UserID)
-	optional(o, "appId", &t.AppID)
 	optional(o, "scopes", &t.Scopes)
 	return t, nil
 }
@@ -92,7 +78,6 @@ type Usage struct {
 	Limit       int64
 	Used        int64
 	CollectedAt time.Time // how old the figures are; zero: not said
-	ResetsAt    time.Time // zero: not said
 }
 
 // DecodeUsage reads the answer of [UsagePath]. Figures that HubSpot could not
@@ -104,7 +89,6 @@ func DecodeUsage(body []byte) (Usage, error) {
 			UsageLimit   *int64 `json:"usageLimit"`
 			CurrentUsage *int64 `json:"currentUsage"`
 			CollectedAt  string `json:"collectedAt"`
-			ResetsAt     string `json:"resetsAt"`
 			FetchStatus  string `json:"fetchStatus"`
 		} `json:"results"`
 	}
@@ -121,7 +105,7 @@ func DecodeUsage(body []byte) (Usage, error) {
 		if r.UsageLimit == nil || r.CurrentUsage == nil || *r.UsageLimit < 0 || *r.CurrentUsage < 0 {
 			return Usage{}, errors.New("read HubSpot's daily usage: no limit or no usage in it")
 		}
-		return Usage{Limit: *r.UsageLimit, Used: *r.CurrentUsage, CollectedAt: instant(r.CollectedAt), ResetsAt: instant(r.ResetsAt)}, nil
+		return Usage{Limit: *r.UsageLimit, Used: *r.CurrentUsage, CollectedAt: instant(r.CollectedAt)}, nil
 	}
 	return Usage{}, errors.New("read HubSpot's daily usage: no private-apps-api-calls-daily in it")
 }

@@ -187,8 +187,7 @@ func TestDecodeAccount(t *testing.T) {
 	got, err := hubspot.DecodeAccount([]byte(details))
 	require.NoError(t, err)
 	require.Equal(t, hubspot.Account{
-		PortalID: 12345678, AccountType: "STANDARD", TimeZone: "US/Eastern", CompanyCurrency: "USD", AdditionalCurrencies: []string{"EUR"},
-		UTCOffset: "-05:00", UTCOffsetMilliseconds: -18000000, UIDomain: "app.hubspot.com", DataHostingLocation: "na1",
+		PortalID: 12345678, AccountType: "STANDARD", TimeZone: "US/Eastern", DataHostingLocation: "na1",
 	}, got)
 
 	got, err = hubspot.DecodeAccount([]byte(` {"portalId": 9007199254740992, "timeZone": 7, "new": {"portalId": 5}} `))
@@ -209,7 +208,7 @@ func TestDecodeAccount(t *testing.T) {
 func TestDecodeTokenInfo(t *testing.T) {
 	got, err := hubspot.DecodeTokenInfo([]byte(`{"userId":1,"hubId":87654321,"appId":3,"scopes":["oauth","crm.objects.contacts.read"]}`))
 	require.NoError(t, err)
-	require.Equal(t, hubspot.TokenInfo{HubID: 87654321, UserID: 1, AppID: 3, Scopes: []string{"oauth", "crm.objects.contacts.read"}}, got)
+	require.Equal(t, hubspot.TokenInfo{HubID: 87654321, Scopes: []string{"oauth", "crm.objects.contacts.read"}}, got)
 	for _, bad := range []string{``, `{}`, `{"hubId":"1"}`, `{"hubId":1,"hubid":2}`, `{"hub_id":1}`} {
 		_, err := hubspot.DecodeTokenInfo([]byte(bad))
 		require.Error(t, err, bad)
@@ -223,7 +222,7 @@ func TestDecodeUsage(t *testing.T) {
 	got, err := hubspot.DecodeUsage(row(`"usageLimit":625000,"currentUsage":17,"collectedAt":"2026-11-23T10:00:00.123Z","fetchStatus":"CACHED","resetsAt":"2026-11-24T00:00:00-05:00"`))
 	require.NoError(t, err)
 	require.Equal(t, hubspot.Usage{
-		Limit: 625000, Used: 17, CollectedAt: time.Date(2026, 11, 23, 10, 0, 0, 123e6, time.UTC), ResetsAt: time.Date(2026, 11, 24, 5, 0, 0, 0, time.UTC),
+		Limit: 625000, Used: 17, CollectedAt: time.Date(2026, 11, 23, 10, 0, 0, 123e6, time.UTC),
 	}, got)
 	got, err = hubspot.DecodeUsage(row(`"usageLimit":5,"currentUsage":6,"fetchStatus":"SUCCESS"`))
 	require.NoError(t, err)
