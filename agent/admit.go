@@ -67,8 +67,9 @@ func (c *call) missing(k *keyring) *wire.Problem {
 }
 
 // withdrawn says why a call that was admitted may not leave any more: since
-// then, while it waited or between two attempts, the agent was locked, its slug
-// quarantined, removed or given to another portal, or the rules changed.
+// then, while it waited or between two attempts, the agent was locked, its caller
+// hung up, its slug was quarantined, removed or given to another portal, or the
+// rules changed.
 func (c *call) withdrawn() *wire.Problem {
 	k := c.agent.keys.Load()
 	switch {
@@ -76,6 +77,8 @@ func (c *call) withdrawn() *wire.Problem {
 		return c.agent.noKeys()
 	case c.caller.Agent:
 		return nil // asking about tokens is how a quarantine ends, and how a portal is onboarded
+	case c.conn.hungUp():
+		return wire.Errorf(wire.CodeClientAbort, "the caller hung up before the call was sent")
 	}
 	switch now := k.credential(c.slug.String()); {
 	case now == nil:

@@ -111,6 +111,21 @@ func receive(conn *net.UnixConn, flags int) (n int) {
 	return n
 }
 
+// hungUp reports whether the caller has closed its end. net/http does not notice
+// that before it has read the request's body.
+func (c *guardedConn) hungUp() bool {
+	raw, err := c.unix.SyscallConn()
+	if err != nil {
+		return true
+	}
+	var polled [1]unix.PollFd
+	cerr := raw.Control(func(fd uintptr) {
+		polled[0].Fd = int32(fd) //nolint:gosec // a descriptor is small
+		_, err = unix.Poll(polled[:], 0)
+	})
+	return cerr != nil || err == nil && polled[0].Revents&unix.POLLHUP != 0
+}
+
 // eraseBuffer erases what was read of the connection and is still in net/http's
 // buffer, which goes to another connection later on. It is for the goroutine
 // that handles a request; nothing can be read of the connection afterwards.

@@ -22,6 +22,7 @@ import (
 	"github.com/hsagent/hsagentd/agent"
 	"github.com/hsagent/hsagentd/agent/hubspot"
 	"github.com/hsagent/hsagentd/agent/hubspot/sandbox"
+	"github.com/hsagent/hsagentd/auditstore/chain"
 	"github.com/hsagent/hsagentd/wire"
 )
 
@@ -293,6 +294,26 @@ func TestMaxInFlight(t *testing.T) {
 	}
 	r.call("client-2", "GET", contacts, nil).refused(t, wire.CodeBusy)
 	require.Equal(t, 200, r.api("GET", "/v1/status", "").status)
+}
+
+// A write whose caller hangs up while it waits for quota never leaves: its body
+// was not read yet, so that net/http does not notice.
+func TestThreat55CallersThatHangUpWhileTheyWait(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	r.ready(3)
+	r.hubspot.AddFault(sandbox.Fault{Portal: r.portals[0].ID, Method: "POST", Status: 429, Times: 1, Header: http.Header{"Retry-After": {"2"}}})
+	require.Equal(t, 429, r.call("client-0", "POST", contacts, strings.NewReader("{}"), wire.HeaderRetry, "off").status)
+	conn := r.dial()
+	_, err := io.WriteString(conn, "POST /v1/call/client-0"+contacts+" HTTP/1.1\r\nHost: hsagent\r\nContent-Length: 2\r\n\r\n{}")
+	require.NoError(t, err)
+	eventually(t, func() bool { return r.agent.Status().CallsInFlight == 1 }, "it waits")
+	require.NoError(t, conn.Close())
+	r.quiet()
+	require.Len(t, r.came(), 1)
+	denied := r.records(chain.Filter{Slug: "client-0", Kind: chain.CallDenied})
+	require.Len(t, denied, 1)
+	require.Equal(t, string(wire.CodeClientAbort), denied[0].Error)
+	r.checkLog()
 }
 
 // Who follows the log does not keep the agent from stopping: its answer ends,
