@@ -18,6 +18,7 @@ type lane struct {
 	inFlight atomic.Int64
 	tally    tally
 	used     usage
+	refresh  refresh
 }
 
 // newLane makes the lane of an entry.

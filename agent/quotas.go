@@ -67,7 +67,49 @@ func (a *Agent) refreshQuotas(ctx context.Context, k *keyring, visible func(slug
 	wg.Wait()
 }
 
+// A refresh asks HubSpot how much of a portal's day is used, once at a time: the
+// answer is for everybody who wants it meanwhile.
+type refresh struct {
+	mu     sync.Mutex
+	flight *usageQuestion // the question under way; nil: none
+}
+
+type usageQuestion struct {
+	done    chan struct{} // closed when it is answered
+	problem *wire.Problem // why there is no answer, once done
+}
+
+// refreshQuota asks for the portal's usage, or waits for the answer to whoever
+// asks already.
 func (a *Agent) refreshQuota(ctx context.Context, c *credential) *wire.Problem {
+	r := &c.lane.refresh
+	r.mu.Lock()
+	q := r.flight
+	if q == nil {
+		q = &usageQuestion{done: make(chan struct{})}
+		started := a.spawn(func() {
+			q.problem = a.askUsage(a.ctx, c)
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.flight = nil
+			close(q.done)
+		})
+		if !started {
+			r.mu.Unlock()
+			return wire.Errorf(wire.CodeBusy, "the agent stops")
+		}
+		r.flight = q
+	}
+	r.mu.Unlock()
+	select {
+	case <-q.done:
+		return q.problem
+	case <-ctx.Done():
+		return wire.Errorf(wire.CodeClientAbort, "the caller gave up before HubSpot had answered")
+	}
+}
+
+func (a *Agent) askUsage(ctx context.Context, c *credential) *wire.Problem {
 	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
 	defer cancel()
 	if p := a.confirm(ctx, c); p != nil {

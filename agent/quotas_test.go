@@ -9,10 +9,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/hsagent/hsagentd/agent"
+	"github.com/hsagent/hsagentd/agent/hubspot"
 	"github.com/hsagent/hsagentd/agent/hubspot/sandbox"
+	"github.com/hsagent/hsagentd/auditstore"
+	"github.com/hsagent/hsagentd/auditstore/chain"
 	"github.com/hsagent/hsagentd/wire"
 )
 
@@ -58,6 +62,41 @@ func TestQuotaIsTold(t *testing.T) {
 	require.Equal(t, 1, strings.Count(log.String(), "event=rate_limit_warning"))
 	require.Contains(t, log.String(), "clientSlug=client-0")
 	require.Equal(t, int64(5), *r.quotaOf("client-0", false).UsedToday, "the question for usage was a call too")
+}
+
+// However many want a portal's usage from HubSpot at once, one question for each
+// portal is on its way.
+func TestRefreshesShareTheirQuestion(t *testing.T) {
+	var (
+		mu   sync.Mutex
+		open = map[string]int{}
+		most int
+	)
+	r := newRig(t, rigOptions{config: func(c *agent.Config) {
+		c.Audit = &tap{Store: c.Audit.(*auditstore.Store), before: func(rec chain.Record) error {
+			if rec.Path != hubspot.UsagePath {
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			switch rec.Kind {
+			case chain.CallIntent:
+				open[rec.ClientSlug]++
+				most = max(most, open[rec.ClientSlug])
+			case chain.CallOutcome:
+				open[rec.ClientSlug]--
+			}
+			return nil
+		}}
+	}})
+	r.ready(3)
+	r.hubspot.AddFault(sandbox.Fault{PathPrefix: hubspot.UsagePath, Delay: 100 * time.Millisecond})
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() { assert.Equal(t, 200, r.api("GET", "/v1/quota?refresh=true", "").status) })
+	}
+	wg.Wait()
+	require.Equal(t, 1, most)
 }
 
 func TestQuotaOfTheDay(t *testing.T) {
