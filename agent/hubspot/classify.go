@@ -3,6 +3,7 @@ package hubspot
 import (
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -160,16 +161,15 @@ func reads(method string, segs []string) (read, search bool) {
 }
 
 // named reports whether the last segments are names that somebody chose, where
-// "search" is none of HubSpot's words: of an object type that gets a property or
-// a pipeline, or of a file of a website.
+// "search" is none of HubSpot's words: of an object type that gets an object, a
+// property or a pipeline, or of a file of a website. HubSpot may not tell
+// capitals apart.
 func named(segs []string) bool {
-	switch at(segs, 0) + "/" + at(segs, 1) {
-	case "crm/properties", "crm/pipelines":
-		return len(segs) == 3
-	case "cms/source-code":
+	switch strings.ToLower(at(segs, len(segs)-2)) {
+	case "objects", "properties", "pipelines":
 		return true
 	}
-	return false
+	return slices.ContainsFunc(segs, func(s string) bool { return strings.EqualFold(s, "source-code") })
 }
 
 // at is a segment, or "" where there is none.

@@ -63,6 +63,8 @@ func TestClassify(t *testing.T) {
 		{"POST", "/crm/pipelines/2026-03/query", hubspot.Op{ObjectType: "pipelines", APIVersion: "2026-03"}},
 		{"POST", "/crm/v3/properties/contacts/batch/read", hubspot.Op{ObjectType: "properties", APIVersion: "v3", Read: true}},
 		{"POST", "/cms/v3/source-code/draft/content/search", hubspot.Op{APIVersion: "v3"}},
+		{"POST", "/CMS/V3/Source-Code/draft/content/search", hubspot.Op{}},
+		{"POST", "/CRM/V3/Properties/search", hubspot.Op{}},
 		{"POST", "/cms/source-code/2026-03/published/content/batch/read", hubspot.Op{APIVersion: "2026-03"}},
 		{"POST", "/cms/v3/hubdb/tables/7/rows/draft/batch/read", hubspot.Op{APIVersion: "v3", Read: true}},
 		{"POST", "/automation/v4/flows", hubspot.Op{APIVersion: "v4"}},
