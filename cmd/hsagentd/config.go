@@ -196,7 +196,7 @@ func (c *config) readFile(e *env, path string, named bool) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	c.File, c.ruleLines = path, ruleLines(b)
-	return nil
+	return errors.Join(capitalKeys(path, b)...)
 }
 
 // readOwned reads a file that only its owner can change, and whose owner is

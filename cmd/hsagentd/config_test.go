@@ -188,6 +188,34 @@ func configOf(t *testing.T, text string, vars map[string]string) (path string, e
 	return path, err
 }
 
+// The decoder takes a key in capitals for ours. Such a key must not replace
+// one that is spelled as it should be, and with it a restriction.
+func TestThreat34KeysInCapitals(t *testing.T) {
+	const rule = "[[rule]]\nname = \"r\"\neffect = \"deny\"\nportals = [\"acme-*\"]\n"
+	_, err := configOf(t, rule, nil)
+	require.NoError(t, err)
+	for _, tt := range []struct {
+		text string
+		line int
+		key  string
+	}{
+		{rule + "[[Rule]]\nname = \"a\"\neffect = \"allow\"\nportals = [\"*\"]\n", 5, "Rule"},
+		{rule + "Effect = \"allow\"\n", 5, "Effect"},
+		{rule + "\"PORTALS\" = [\"*\"]\n", 5, "PORTALS"},
+		{rule + "exes = [\n{ path = \"/bin/sh\", Path = \"/none\" }]\n", 6, "Path"},
+		{"Socket = \"/run/x\"\n" + rule, 1, "Socket"},
+		{"UPSTREAM.proxy = \"http://h:1\"\n" + rule, 1, "UPSTREAM"},
+		{"soc\u212aet = \"/run/x\"\n", 1, ""}, // no TOML without quotes
+		{"\"soc\u212aet\" = \"/run/x\"\n", 1, "soc\u212aet"},
+	} {
+		path, err := configOf(t, tt.text, nil)
+		require.ErrorContains(t, err, fmt.Sprintf("%s:%d:", path, tt.line), tt.text)
+		if tt.key != "" {
+			require.ErrorContains(t, err, "unknown key "+wire.Quote(tt.key), tt.text)
+		}
+	}
+}
+
 // The kernel names a program by where it is, not by the link it was run by.
 func TestRulesFollowLinks(t *testing.T) {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
