@@ -219,6 +219,7 @@ func TestThreat34BadRulesAreRefused(t *testing.T) {
 		{"want a path", ok(func(r *wire.PolicyRule) { r.Paths = []string{"crm/**"} })},
 		{"want a path", ok(func(r *wire.PolicyRule) { r.Paths = []string{"/"} })},
 		{"without escapes", ok(func(r *wire.PolicyRule) { r.Paths = []string{"/crm/%63"} })},
+		{"are refused in a call", ok(func(r *wire.PolicyRule) { r.Paths = []string{"/crm/./v3/**"} })},
 		{"empty segment", ok(func(r *wire.PolicyRule) { r.Paths = []string{"/crm//v3"} })},
 		{"only * and **", ok(func(r *wire.PolicyRule) { r.Paths = []string{"/crm/{a,b}"} })},
 		{"whole segments", ok(func(r *wire.PolicyRule) { r.Paths = []string{"/crm/v3**"} })},

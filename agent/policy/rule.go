@@ -204,6 +204,8 @@ func parsePath(s string, aliases map[string]string, fold bool) (glob, error) {
 		return nil, fmt.Errorf("%s: want a path such as \"/crm/v3/objects/**\"", wire.Quote(s))
 	case strings.ContainsAny(s, "%;#"):
 		return nil, fmt.Errorf("%s: write the path plainly, without escapes: calls are decoded before they are compared", wire.Quote(s))
+	case slices.ContainsFunc(segments(s), func(seg string) bool { return seg == "." || seg == ".." }):
+		return nil, fmt.Errorf("%s: \".\" and \"..\" are refused in a call's path", wire.Quote(s))
 	case strings.Contains(s, "//"):
 		return nil, fmt.Errorf("%s: a call's path never has an empty segment", wire.Quote(s))
 	}
