@@ -156,24 +156,30 @@ func readUnit(file string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return unitOf(string(buf[:n])), nil
+	unit, known := unitOf(string(buf[:n]))
+	if !known {
+		return "", errors.New("no control group of systemd's")
+	}
+	return unit, nil
 }
 
 // unitOf finds the unit in the text of /proc/PID/cgroup: the last path segment
-// of the unified hierarchy (the line "0::") that ends in .service or .scope.
-func unitOf(cgroup string) string {
+// that ends in .service or .scope, in the unified hierarchy (the line "0::") or,
+// where systemd does not use that one, in its own. Without either it is not known
+// whether there is a unit.
+func unitOf(cgroup string) (unit string, known bool) {
 	for line := range strings.Lines(cgroup) {
-		path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::")
-		if !ok {
+		f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3) // number, controllers, path
+		unified := f[0] == "0" && len(f) == 3 && f[1] == ""
+		if !unified && (len(f) < 3 || f[1] != "name=systemd" || unit != "") {
 			continue
 		}
-		unit := ""
-		for seg := range strings.SplitSeq(path, "/") {
+		known = true
+		for seg := range strings.SplitSeq(f[2], "/") {
 			if strings.HasSuffix(seg, ".service") || strings.HasSuffix(seg, ".scope") {
 				unit = seg
 			}
 		}
-		return unit
 	}
-	return ""
+	return unit, known
 }

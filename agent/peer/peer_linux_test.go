@@ -16,6 +16,7 @@ import (
 )
 
 func TestUnitOf(t *testing.T) {
+	const unknown = "unknown"
 	tests := []struct{ name, cgroup, want string }{
 		{"a service", "0::/system.slice/sync.service\n", "sync.service"},
 		{"a user's service", "0::/user.slice/user-1000.slice/user@1000.service/app.slice/job.service\n", "job.service"},
@@ -23,20 +24,34 @@ func TestUnitOf(t *testing.T) {
 		{"below a service", "0::/system.slice/sync.service/worker/7\n", "sync.service"},
 		{"a template", "0::/system.slice/system-job.slice/job@a.service", "job@a.service"},
 		{"beside old hierarchies", "12:cpu:/system.slice/other.service\n1:name=systemd:/other.service\n0::/system.slice/sync.service\n", "sync.service"},
-		{"old hierarchies alone", "12:cpu:/system.slice/other.service\n", ""},
+		{"old hierarchies alone", "12:cpu:/system.slice/other.service\n", unknown},
+		{"systemd's old hierarchy", "9:name=systemd:/system.slice/sync.service\n4:memory:/other.service\n", "sync.service"},
+		{"systemd's old hierarchy beside an unused one", "9:name=systemd:/system.slice/sync.service\n0::/\n", "sync.service"},
+		{"no unit in either", "9:name=systemd:/\n0::/\n", ""},
+		{"a name that pretends", "4:memory:/a:name=systemd:/b.service\n", unknown},
+		{"of another kind", "9:name=systemd2:/a.service\n10:cpu,name=systemd:/b.service\n", unknown},
 		{"the root", "0::/\n", ""},
 		{"a slice", "0::/user.slice\n", ""},
 		{"no unit in a name", "0::/x.servicex/service\n", ""},
-		{"nothing", "", ""},
-		{"garbage", "\x00\xff\n::::\n0:", ""},
+		{"nothing", "", unknown},
+		{"garbage", "\x00\xff\n::::\n0:", unknown},
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) { require.Equal(t, tt.want, unitOf(tt.cgroup)) })
+		t.Run(tt.name, func(t *testing.T) {
+			unit, known := unitOf(tt.cgroup)
+			if !known {
+				require.Empty(t, unit)
+				unit = unknown
+			}
+			require.Equal(t, tt.want, unit)
+		})
 	}
 }
 
-func TestReadUnitOfNoFile(t *testing.T) {
-	for _, file := range []string{filepath.Join(t.TempDir(), "none"), t.TempDir()} {
+func TestReadUnitNotKnown(t *testing.T) {
+	old := filepath.Join(t.TempDir(), "cgroup")
+	require.NoError(t, os.WriteFile(old, []byte("4:memory:/other.service\n"), 0o600))
+	for _, file := range []string{filepath.Join(t.TempDir(), "none"), t.TempDir(), old} {
 		unit, err := readUnit(file)
 		require.Empty(t, unit)
 		require.Error(t, err)
