@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/mod/modfile"
 )
 
 // Every module that is linked is listed with the licence that its folder has.
@@ -38,4 +39,27 @@ func TestThreat63Licences(t *testing.T) {
 	for path := range linked {
 		require.True(t, listed[path], "docs/licences.md lacks %s", path)
 	}
+}
+
+// Every module that is required by name has its reason in the record of that
+// decision, and the record names no other.
+func TestThreat63Dependencies(t *testing.T) {
+	mod, err := modfile.Parse("go.mod", []byte(read(t, "../go.mod")), nil)
+	require.NoError(t, err)
+	var direct, reasoned []string
+	for _, r := range mod.Require {
+		if !r.Indirect {
+			direct = append(direct, strings.TrimPrefix(r.Mod.Path, "github.com/"))
+		}
+	}
+	for _, row := range table(t, "adr/0005-dependencies.md", "## Decision") {
+		require.NotEmpty(t, row[2], row[0])
+		for path := range strings.SplitSeq(row[0], ", ") {
+			if !strings.Contains(path, "/") {
+				path += "/" + path // fsnotify's owner has its name
+			}
+			reasoned = append(reasoned, path)
+		}
+	}
+	require.ElementsMatch(t, direct, reasoned)
 }

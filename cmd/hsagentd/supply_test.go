@@ -39,6 +39,19 @@ func TestThreat63ReproducibleBuild(t *testing.T) {
 	require.Equal(t, sums[:2], sums[2:])
 }
 
+// What would show the memory or the stacks of a program to who asks is not in it.
+func TestThreat62NoProfiler(t *testing.T) {
+	list := exec.Command("go", "list", "-deps", ".", "../hsctl")
+	list.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := list.Output()
+	require.NoError(t, err)
+	linked := strings.Fields(string(out))
+	require.Contains(t, linked, "net/http", "the list is one")
+	for _, bad := range []string{"net/http/pprof", "runtime/pprof", "golang.org/x/net/trace"} {
+		require.NotContains(t, linked, bad)
+	}
+}
+
 // The daemon loads no library, and nothing in it can run another program but the
 // demo, which runs what the user types.
 func TestThreat33RunsNothingElse(t *testing.T) {
