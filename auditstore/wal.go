@@ -94,6 +94,9 @@ func (j *wal) start(h *history, base sighting) error {
 			if err := os.Remove(seg.path); err != nil {
 				return err
 			}
+			if err := syncDir(filepath.Dir(seg.path)); err != nil {
+				return err
+			}
 		}
 		if h.segments[len(old)].path == j.paths[0] {
 			j.active = 1
