@@ -184,10 +184,11 @@ func (x *exporter) span() (span stretch, any bool, err error) {
 	return span, any, nil
 }
 
-// count fills in what the manifest says about the records.
+// count fills in what the manifest says about the records. What is signed there is
+// that none are missing: so their numbers must have no gap.
 func (x *exporter) count(span stretch, m *chain.Manifest) error {
 	next, begun := uint64(0), false
-	return x.each(span, func(seq uint64, it *badger.Item) error {
+	err := x.each(span, func(seq uint64, it *badger.Item) error {
 		if !begun {
 			n, err := slugSeqOf(it)
 			if err != nil {
@@ -208,6 +209,21 @@ func (x *exporter) count(span stretch, m *chain.Manifest) error {
 		next++
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	if m.From == nil && m.To == nil && *m.FirstSlugSeq > 0 {
+		return fmt.Errorf("%w: the records before number %d of the slug are missing", ErrDamaged, *m.FirstSlugSeq)
+	}
+	it, err := x.q.txn.Get(recKey(x.q.f.Slug, span.hi-1))
+	if err != nil {
+		return err
+	}
+	n, err := slugSeqOf(it)
+	if err == nil && n != *m.LastSlugSeq {
+		err = fmt.Errorf("%w: record %d is number %d of the slug, and by those before it should be %d", ErrDamaged, span.hi-1, n, *m.LastSlugSeq)
+	}
+	return err
 }
 
 // slugSeqOf reads a record's, or its stub's, number within its slug.

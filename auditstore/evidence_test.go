@@ -2,9 +2,11 @@ package auditstore_test
 
 import (
 	"bytes"
+	"io"
 	"testing"
 	"time"
 
+	badger "github.com/dgraph-io/badger/v4"
 	"github.com/hsagent/hsagentd/auditstore"
 	"github.com/hsagent/hsagentd/auditstore/chain"
 	"github.com/hsagent/hsagentd/wire"
@@ -116,6 +118,21 @@ func TestExportTellsNothingOfOthers(t *testing.T) {
 		}
 		return nil
 	}))
+}
+
+// What the database lacks of a slug is not left out of its export with the log's
+// own signature.
+func TestThreat22DroppedFromAnExport(t *testing.T) {
+	_, signed := keys(t)
+	source := written(t, signed)
+	for _, seq := range []uint64{1, 31} { // the first one of b, and one in the middle
+		dir := copyDir(t, source)
+		tamper(t, dir, func(x *badger.Txn) error { return x.Delete(recOf("b", seq)) })
+		s := open(t, dir, signed)
+		require.ErrorIs(t, s.Export(t.Context(), slug(t, "b"), time.Time{}, time.Time{}, io.Discard), auditstore.ErrDamaged)
+		require.NoError(t, s.Export(t.Context(), slug(t, "a"), time.Time{}, time.Time{}, io.Discard))
+		require.NoError(t, s.Close())
+	}
 }
 
 func TestProve(t *testing.T) {

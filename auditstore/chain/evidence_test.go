@@ -256,6 +256,25 @@ func TestThreat22LongerTextIsSigned(t *testing.T) {
 	require.NotEmpty(t, rep.Damage)
 }
 
+// An export that asks for all records begins with the first one.
+func TestThreat22ExportWithoutItsBeginning(t *testing.T) {
+	ks := newKeys(t)
+	line, rest, _ := bytes.Cut(export(t, ks, 3), []byte("\n"))
+	_, rest, _ = bytes.Cut(rest, []byte("\n"))
+	var m chain.Manifest
+	require.NoError(t, json.Unmarshal(line, &m))
+	first := uint64(1)
+	m.Count, m.FirstSlugSeq = 2, &first
+	for _, from := range []*wire.Time{nil, {Time: time.UnixMilli(1)}} {
+		m.From = from
+		line, err := m.Line(ks)
+		require.NoError(t, err)
+		rep, err := chain.VerifyExport(strings.NewReader(string(line)+"\n"+string(rest)), ks.Verifiers(), nil)
+		require.NoError(t, err)
+		require.Equal(t, from != nil, rep.OK(), "%v", rep.Damage)
+	}
+}
+
 // The key of another log cannot say which records of this one there are.
 func TestThreat22ManifestOfAnotherLog(t *testing.T) {
 	ks := newKeys(t)

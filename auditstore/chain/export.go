@@ -85,6 +85,8 @@ func openManifest(line []byte, known Verifiers) (*Manifest, *Checkpoint, error) 
 		return nil, nil, errors.New("what is signed is a longer text")
 	case (m.FirstSlugSeq == nil) != (m.LastSlugSeq == nil):
 		return nil, nil, errors.New("it has only one of firstSlugSeq and lastSlugSeq")
+	case m.From == nil && m.To == nil && m.FirstSlugSeq != nil && *m.FirstSlugSeq > 0:
+		return nil, nil, fmt.Errorf("it has no from and to, and does not begin with the first record, but with slugSeq %d", *m.FirstSlugSeq)
 	}
 	c, err := OpenCheckpoint(m.Checkpoint, known)
 	if err == nil {
