@@ -162,11 +162,12 @@ func TestWhatACallerMayKnowOf(t *testing.T) {
 		wire.PolicyRule{Name: "ann", Effect: "allow", Users: []string{"ann"}, Portals: []string{"acme-*"}, Methods: []string{"read"}},
 		wire.PolicyRule{Name: "ben", Effect: "allow", Users: []string{"ben"}},
 		wire.PolicyRule{Name: "secret", Effect: "deny", Users: []string{"ann"}, Portals: []string{"acme-secret"}},
+		wire.PolicyRule{Name: "in so many words", Effect: "deny", Users: []string{"ann"}, Portals: []string{"acme-far"}, Methods: []string{"write", "read"}, Paths: []string{"/crm/**", "/**"}},
 		wire.PolicyRule{Name: "careful", Effect: "deny", Portals: []string{"acme-corp"}, Methods: []string{"DELETE"}},
 		wire.PolicyRule{Name: "program", Effect: "confirm", Groups: []string{"interns"}, Exes: []wire.PolicyExe{{Path: "/usr/bin/report"}}},
 	)
 	ann, ben := policy.Caller{UID: 1001, Groups: []int{1001}}, policy.Caller{UID: 1002, Groups: []int{1002}}
-	for slug, want := range map[string]bool{"acme-corp": true, "acme-x": true, "acme-secret": false, "beta-inc": false} {
+	for slug, want := range map[string]bool{"acme-corp": true, "acme-x": true, "acme-secret": false, "acme-far": false, "beta-inc": false} {
 		require.Equal(t, want, p.Sees(&ann, slug), slug)
 		require.True(t, p.Sees(&ben, slug), slug)
 	}

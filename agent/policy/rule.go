@@ -133,6 +133,13 @@ func compile(in *wire.PolicyRule, names Names) (*rule, error) {
 	if errs == nil && r.users == nil && r.groups == nil && r.exes == nil && r.units == nil && r.portals == nil && r.methods == nil && r.paths == nil {
 		add("empty", errors.New(`it says neither who nor what: for everything, write portals = ["*"]`))
 	}
+	// What a key says of all calls is as good as none, and [Policy.Sees] knows it.
+	if slices.Contains(r.methods, methodRead) && slices.Contains(r.methods, methodWrite) {
+		r.methods = nil
+	}
+	if slices.ContainsFunc(r.paths, func(g glob) bool { return len(g) == 2 && g[1].pattern == "**" }) {
+		r.paths = nil
+	}
 	return r, errors.Join(errs...)
 }
 
