@@ -77,14 +77,17 @@ const (
 )
 
 // turnAway answers a connection that may do nothing, without reading from it.
+// Whoever tries again and again is counted, see denials, and no longer looked at.
 func (a *Agent) turnAway(conn *net.UnixConn, caller *peer.Caller) {
-	a.trace(caller, conn)
 	p := wire.Errorf(wire.CodeDenied, "user %s may not use this agent: ask for membership of the agent's socket_group", nameOf(caller))
-	rec := a.event(chain.CallDenied)
-	rec.Caller, rec.Error, rec.Reason = auditCaller(caller), string(p.Code), "the caller may not use the socket"
-	rec.Rule = ruleSocket
-	a.recordDenial(a.ctx, rec)
-	a.log.Warn("connection refused", "caller_uid", caller.UID, "caller_pid", caller.PID)
+	if a.denials.take(auditCaller(caller), string(p.Code), time.Now()) {
+		a.trace(caller, conn)
+		rec := a.event(chain.CallDenied)
+		rec.Caller, rec.Error, rec.Reason = auditCaller(caller), string(p.Code), "the caller may not use the socket"
+		rec.Rule = ruleSocket
+		a.record(a.ctx, rec)
+		a.log.Warn("connection refused", "caller_uid", caller.UID, "caller_pid", caller.PID)
+	}
 	answerUnread(conn, p)
 	a.linger(conn, maxLingering)
 }

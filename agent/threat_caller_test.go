@@ -136,6 +136,21 @@ func TestThreat16StrangersAreRefusedUnread(t *testing.T) {
 	r.checkLog()
 }
 
+// A stranger that connects again and again is answered each time, but neither the
+// audit log nor the agent's own has a line for each.
+func TestStrangersDoNotFloodTheLogs(t *testing.T) {
+	r := strangerRig(t, nil)
+	const tries = 1500
+	for range tries {
+		got, err := io.ReadAll(r.stranger(t))
+		require.NoError(t, err)
+		require.Contains(t, string(got), string(wire.CodeDenied))
+	}
+	denied := len(r.records(chain.Filter{Kind: chain.CallDenied}))
+	require.GreaterOrEqual(t, denied, 1000)
+	require.Equal(t, denied, strings.Count(r.log.String(), "connection refused"))
+}
+
 func TestThreat16Groups(t *testing.T) {
 	if os.Geteuid() != 0 {
 		// TestThreat16WhoMayDoWhat shows the same without becoming anybody.
