@@ -134,11 +134,12 @@ func (a *Agent) admit(c *call, r *http.Request) *wire.Problem {
 func (c *call) send(ctx context.Context) (*http.Response, *wire.Problem) {
 	deadline := time.Now().Add(c.wait)
 	for retry := 1; ; retry++ {
+		req := c.request() // before the place and the intent: it may wait for the caller
 		problem := c.queue(ctx, deadline)
 		if problem != nil {
 			return nil, problem
 		}
-		resp, problem := c.sendOnce(ctx)
+		resp, problem := c.sendOnce(ctx, req)
 		delay, again := c.again(resp, problem, retry)
 		if !again || delay > 0 && time.Now().Add(delay).After(deadline) || !sleep(ctx, delay) {
 			return resp, problem
@@ -158,7 +159,7 @@ func (c *call) send(ctx context.Context) (*http.Response, *wire.Problem) {
 
 // sendOnce makes one wire attempt: a connection, the intent, then the first
 // byte. Where it returns no answer, the outcome is recorded.
-func (c *call) sendOnce(ctx context.Context) (*http.Response, *wire.Problem) {
+func (c *call) sendOnce(ctx context.Context, req *hubspot.Request) (*http.Response, *wire.Problem) {
 	defer c.leave(nil) // whatever happens below, the place is not kept for ever
 	c.broken = false
 	conn, err := c.cred.lane.pool.Take(ctx)
@@ -169,7 +170,7 @@ func (c *call) sendOnce(ctx context.Context) (*http.Response, *wire.Problem) {
 		conn.Release()
 		return nil, problem
 	}
-	resp, err := conn.Send(ctx, c.request(), c.cred.Token)
+	resp, err := conn.Send(ctx, req, c.cred.Token)
 	c.leave(resp)
 	c.broken = errors.Is(err, hubspot.ErrUnsent) || c.op.Read && errors.Is(err, hubspot.ErrBroken)
 	if err != nil {

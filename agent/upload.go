@@ -97,7 +97,7 @@ func (u *upload) begin(w http.ResponseWriter) (end func()) {
 func (u *upload) cut() bool { return u != nil && u.begun.Load() && !u.whole.Load() }
 
 // attempt returns the body for the next attempt. The one before reads nothing
-// more.
+// more: where it is in the middle of that, attempt waits for the caller.
 func (u *upload) attempt() io.Reader {
 	u.mu.Lock()
 	defer u.mu.Unlock()
