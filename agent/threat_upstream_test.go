@@ -88,7 +88,9 @@ func TestThreat45UpstreamRepliesOfAnyKind(t *testing.T) {
 }
 
 func TestThreat45UpstreamPausesInItsAnswer(t *testing.T) {
-	r := newRig(t, rigOptions{upstream: func(c *hubspot.UpstreamConfig) { c.PauseTimeout = 200 * time.Millisecond }})
+	r := newRig(t, rigOptions{upstream: func(c *hubspot.UpstreamConfig) {
+		c.PauseTimeout, c.HeaderTimeout = 200*time.Millisecond, time.Hour
+	}})
 	eventually(t, func() bool { return r.call("client-0", "GET", contacts, nil).status == 200 }, "ready")
 	r.hubspot.SetFaults(sandbox.Fault{PathPrefix: "/crm", Portal: 1000, Trickle: time.Hour})
 	for _, method := range []string{"GET", "POST"} {

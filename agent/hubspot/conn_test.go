@@ -166,7 +166,7 @@ func TestThreat45UpstreamWaitsAreBounded(t *testing.T) {
 				time.Sleep(short / 50)
 			}
 		}, nil, false},
-		{"a pause in the answer", func(c *hubspot.UpstreamConfig) { c.PauseTimeout = short }, func(c *rawConn) {
+		{"a pause in the answer", func(c *hubspot.UpstreamConfig) { c.PauseTimeout, c.HeaderTimeout = short, time.Hour }, func(c *rawConn) {
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
 			hang(c)
 		}, nil, true},
