@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -51,6 +52,20 @@ func TestThreat46IdleCallers(t *testing.T) {
 	}
 	require.LessOrEqual(t, r.metric("hsagent_connections"), 512+16)
 	r.checkLog()
+}
+
+// A header that never ends is not waited for, also where there is room.
+func TestThreat46HalfHeaders(t *testing.T) {
+	t.Parallel() // it takes as long as a header may
+	r := newRig(t, rigOptions{quiet: true})
+	for _, start := range []string{"GET /v1/status HTTP/1.1\r\nHost: hs", "POST /v1/call/client-0/crm/v3/objects/contacts HTTP/1.1\r\n"} {
+		conn := r.dial()
+		_, err := io.WriteString(conn, start)
+		require.NoError(t, err)
+		require.NoError(t, conn.SetReadDeadline(time.Now().Add(30*time.Second)))
+		_, err = io.Copy(io.Discard, conn)
+		require.NoError(t, err, "it is held open")
+	}
 }
 
 // Where every connection of a user is at work, none is closed for a new one.
