@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/hsagent/hsagentd/wire"
 )
 
 // An Op says what a call does, as far as its method and path tell.
@@ -70,8 +72,8 @@ func Classify(method string, t Target) Op {
 	case op.APIVersion == "v1" || op.APIVersion == "v2":
 		op.ObjectType, op.ObjectID = legacyObject(segs)
 	}
-	op.ObjectType = maskEmail(op.ObjectType)
-	op.ObjectID = maskEmail(op.ObjectID)
+	op.ObjectType = wire.Printable(maskEmail(op.ObjectType))
+	op.ObjectID = wire.Printable(maskEmail(op.ObjectID))
 	return op
 }
 
