@@ -98,6 +98,7 @@ type Agent struct {
 	selfCaller *chain.Caller // of the agent's own requests
 
 	keys     atomic.Pointer[keyring] // nil while locked
+	locks    atomic.Int64            // how often somebody locked it
 	inFlight atomic.Int64
 	lastUse  atomic.Int64 // when a call was admitted or the agent unlocked last, in Unix nanoseconds
 	refused  refusals

@@ -42,6 +42,8 @@ func (a *Agent) Unlock(ctx context.Context, by *chain.Caller, passphrase []byte)
 	}
 	err := a.unlock(ctx, by, passphrase)
 	switch {
+	case errors.Is(err, errLockedMeanwhile):
+		return wire.Errorf(wire.CodeLocked, "the agent stays locked: %v", err)
 	case errors.Is(err, credstore.ErrPassphrase):
 		if len(passphrase) > 0 { // else it is no guess
 			a.unlocks.wait = min(max(2*a.unlocks.wait, firstUnlockWait), maxUnlockWait)
@@ -55,8 +57,13 @@ func (a *Agent) Unlock(ctx context.Context, by *chain.Caller, passphrase []byte)
 	return nil
 }
 
+// errLockedMeanwhile means that somebody locked the agent while it was being
+// unlocked: reading an identity with a passphrase takes a second.
+var errLockedMeanwhile = errors.New("it was locked meanwhile")
+
 // unlock reads the identity and loads the store.
 func (a *Agent) unlock(ctx context.Context, by *chain.Caller, passphrase []byte) error {
+	locks := a.locks.Load()
 	id, err := a.cfg.LoadIdentity(passphrase)
 	if err != nil {
 		return err
@@ -64,6 +71,9 @@ func (a *Agent) unlock(ctx context.Context, by *chain.Caller, passphrase []byte)
 	file := credstore.Open(a.cfg.StorePath, id)
 	a.loads.Lock()
 	defer a.loads.Unlock()
+	if a.locks.Load() != locks {
+		return errLockedMeanwhile
+	}
 	a.file = file
 	a.watchLocked()
 	if err := a.loadLocked(ctx, false); err != nil {
@@ -88,6 +98,7 @@ func (a *Agent) LockNow(ctx context.Context, reason string) error {
 }
 
 func (a *Agent) lock(ctx context.Context, by *chain.Caller, reason string) error {
+	a.locks.Add(1)
 	k := a.keys.Swap(nil) // at once: loads may be waiting for the store's lock
 	a.loads.Lock()
 	defer a.loads.Unlock()

@@ -36,6 +36,38 @@ func TestThreat32LocksWhenIdle(t *testing.T) {
 	require.Equal(t, os.Getuid(), unlocked[0].Caller.UID)
 }
 
+// A lock that comes while the agent is being unlocked is not lost.
+func TestThreat32LockDuringUnlock(t *testing.T) {
+	reads, goOn := make(chan struct{}), make(chan struct{})
+	first := true
+	r := newRig(t, rigOptions{config: func(c *agent.Config) {
+		load := c.LoadIdentity
+		c.LoadIdentity = func(passphrase []byte) (*credstore.Identity, error) {
+			if !first {
+				reads <- struct{}{}
+				<-goOn
+			}
+			first = false
+			return load(passphrase)
+		}
+	}})
+	r.ready(3)
+	require.NoError(t, r.agent.LockNow(t.Context(), "a test"))
+	done := make(chan answer, 1)
+	go func() { done <- r.api("POST", "/v1/unlock", "{}") }()
+	<-reads
+	require.NoError(t, r.agent.LockNow(t.Context(), "again"))
+	goOn <- struct{}{}
+	(<-done).refused(t, wire.CodeLocked)
+	require.True(t, r.agent.Status().Locked)
+
+	go func() { done <- r.api("POST", "/v1/unlock", "{}") }()
+	<-reads
+	goOn <- struct{}{}
+	require.Equal(t, 200, (<-done).status)
+	require.False(t, r.agent.Status().Locked)
+}
+
 // A lock lets nothing leave any more: not even the next attempt of a call that
 // was admitted before.
 func TestThreat31LockBetweenAttempts(t *testing.T) {

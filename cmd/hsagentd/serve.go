@@ -74,6 +74,12 @@ func (d *daemon) run(ctx context.Context, ready func()) (err error) {
 	// net/http prints to the standard logger in some cases, with bytes of an
 	// answer that nobody has searched for a token.
 	stdlog.SetOutput(io.Discard)
+	// Signals that come before anybody is served are not lost.
+	hup, lock := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	signal.Notify(lock, syscall.SIGUSR1)
+	defer signal.Stop(lock)
 	socketGroup, err := groupID("socket_group", d.cfg.SocketGroup)
 	adminGroup, err2 := groupID("admin_group", d.cfg.AdminGroup)
 	readOnlyGroup, err3 := groupID("socket_readonly_group", d.cfg.SocketReadOnlyGroup)
@@ -176,18 +182,12 @@ func (d *daemon) run(ctx context.Context, ready func()) (err error) {
 		watches.Go(func() { d.readOnly.watch(watchCtx, d.env, readOnlyGroup, d.log) })
 	}
 	defer func() { stopWatch(); watches.Wait() }()
-	return d.serve(ctx, ready)
+	return d.serve(ctx, hup, lock, ready)
 }
 
 // serve answers clients until ctx ends, and then lets calls in flight end.
 // Clients that connected before it was ready wait in the socket's queue.
-func (d *daemon) serve(ctx context.Context, ready func()) error {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
-	lock := make(chan os.Signal, 1)
-	signal.Notify(lock, syscall.SIGUSR1)
-	defer signal.Stop(lock)
+func (d *daemon) serve(ctx context.Context, hup, lock <-chan os.Signal, ready func()) error {
 	d.tell(func(n *notifier) { n.ready(ctx) })
 	served := make(chan error, 2)
 	sockets := 1
@@ -201,6 +201,7 @@ func (d *daemon) serve(ctx context.Context, ready func()) error {
 	besideCtx, stopBeside := context.WithCancel(ctx)
 	var beside sync.WaitGroup
 	beside.Go(func() { keepSmall(besideCtx, d.env, d.audit.Unmap) })
+	beside.Go(func() { d.lockOn(besideCtx, lock) })
 	beside.Go(func() {
 		client := wire.NewClient(d.sock.path)
 		defer client.Close()
@@ -214,10 +215,6 @@ func (d *daemon) serve(ctx context.Context, ready func()) error {
 			return fmt.Errorf("serve: %w", err)
 		case <-hup:
 			d.reload(ctx)
-		case <-lock:
-			if err := d.agent.LockNow(ctx, "SIGUSR1"); err != nil {
-				d.log.ErrorContext(ctx, "locked, but that was not recorded", "error", err)
-			}
 		case <-ctx.Done():
 			d.env.release() // a second signal ends the process at once
 			stopBeside()
@@ -227,6 +224,20 @@ func (d *daemon) serve(ctx context.Context, ready func()) error {
 				errs = append(errs, <-served)
 			}
 			return errors.Join(errs...)
+		}
+	}
+}
+
+// lockOn locks the agent at each signal, also while a reload waits for the store.
+func (d *daemon) lockOn(ctx context.Context, lock <-chan os.Signal) {
+	for {
+		select {
+		case <-lock:
+			if err := d.agent.LockNow(ctx, "SIGUSR1"); err != nil {
+				d.log.ErrorContext(ctx, "locked, but that was not recorded", "error", err)
+			}
+		case <-ctx.Done():
+			return
 		}
 	}
 }
