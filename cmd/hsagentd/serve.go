@@ -109,12 +109,14 @@ func (d *daemon) run(ctx context.Context, ready func()) (err error) {
 		if d.sock, err = reserveSocket(d.env, d.cfg.Socket, socketGroup); err != nil {
 			return err
 		}
+		d.sock.warnOfGroup(ctx, d.log, socketGroup)
 	}
 	defer func() { err = errors.Join(err, d.sock.remove()) }()
 	if d.cfg.SocketReadOnly != "" {
 		if d.readOnly, err = reserveSocket(d.env, d.cfg.SocketReadOnly, readOnlyGroup); err != nil {
 			return err
 		}
+		d.readOnly.warnOfGroup(ctx, d.log, readOnlyGroup)
 		defer func() { err = errors.Join(err, d.readOnly.remove()) }()
 	}
 

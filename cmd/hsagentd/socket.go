@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -109,13 +110,13 @@ func prepareDir(e *env, dir string, gid int) (err error) {
 	made := os.Mkdir(dir, mode)
 	switch {
 	case err != nil:
-		return fmt.Errorf("make the socket's directory: %w", err)
+		return fmt.Errorf("make the socket's directory: %w: choose another with --socket, or set XDG_RUNTIME_DIR", err)
 	case made == nil && gid >= 0:
 		if err := os.Chown(dir, -1, gid); err != nil {
 			return fmt.Errorf("give the socket's directory to its group: %w", err)
 		}
 	case made != nil && !errors.Is(made, fs.ErrExist):
-		return fmt.Errorf("make the socket's directory: %w", made)
+		return fmt.Errorf("make the socket's directory: %w: choose another with --socket", made)
 	}
 	// Opened without following a link, so that what is checked is what is there.
 	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
@@ -133,7 +134,30 @@ func prepareDir(e *env, dir string, gid int) (err error) {
 	if info.Mode().Perm()&0o022 != 0 {
 		return fmt.Errorf("the socket's directory %s can be written by others (mode %04o), who could replace the socket: choose another, or chmod go-w it", dir, info.Mode().Perm())
 	}
+	if made == nil {
+		if err := f.Chmod(mode); err != nil { // the umask that main set keeps a group out
+			return fmt.Errorf("open the socket's directory to its group: %w", err)
+		}
+	}
 	return nil
+}
+
+// warnOfGroup says in the log if the socket's directory, which was there
+// before, keeps the socket's group out.
+func (s *socket) warnOfGroup(ctx context.Context, log *slog.Logger, gid int) {
+	dir := filepath.Dir(s.path)
+	info, err := os.Stat(dir)
+	if gid < 0 || err != nil {
+		return
+	}
+	enter := fs.FileMode(0o001)
+	if int(info.Sys().(*syscall.Stat_t).Gid) == gid {
+		enter = 0o010
+	}
+	if info.Mode().Perm()&enter == 0 {
+		log.WarnContext(ctx, "the socket's group cannot enter the socket's directory: chgrp it to that group, and chmod g+x it",
+			"directory", dir, "mode", fmt.Sprintf("%04o", info.Mode().Perm()), "gid", gid)
+	}
 }
 
 // listen makes the socket, for this user alone or with gid for a group too.
