@@ -56,7 +56,7 @@ func initialize(ctx context.Context, e *env, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	return m.report(e, id, key)
+	return m.report(e, id, key, *protect)
 }
 
 // A setup is what init makes.
@@ -286,7 +286,7 @@ func (m *setup) text(f *flags) string {
 }
 
 // report says what was made and what comes next.
-func (m *setup) report(e *env, id *credstore.Identity, key *chain.Key) error {
+func (m *setup) report(e *env, id *credstore.Identity, key *chain.Key, protected bool) error {
 	start, sock := "hsagentd", ""
 	if m.cfg.paths.system && m.config == m.cfg.paths.config {
 		start = "systemctl enable --now hsagentd.socket"
@@ -295,6 +295,10 @@ func (m *setup) report(e *env, id *credstore.Identity, key *chain.Key) error {
 	}
 	if m.cfg.Socket != m.cfg.paths.socket {
 		sock = "HSAGENT_SOCK=" + m.cfg.Socket + " "
+	}
+	next := start
+	if protected {
+		next += "\n  " + sock + "hsctl unlock"
 	}
 	_, err := fmt.Fprintf(e.stdout, `identity  %s
 store     %s
@@ -308,6 +312,6 @@ Keep the verifier elsewhere: it tells whether the audit log was rewritten.
 Next:
   %s
   %shsctl onboard SLUG
-`, m.identity, m.cfg.Store, m.config, m.key, id.Recipient(), key.Verifier(), start, sock)
+`, m.identity, m.cfg.Store, m.config, m.key, id.Recipient(), key.Verifier(), next, sock)
 	return err
 }
