@@ -45,7 +45,7 @@ func TestReportHints(t *testing.T) {
 	}{
 		{"no socket, user", unreachable(os.ErrNotExist), 1000, "start it: systemctl --user start hsagentd.socket\n"},
 		{"no socket, root", unreachable(os.ErrNotExist), 0, "start it: systemctl start hsagentd.socket\n"},
-		{"nobody listens", unreachable(syscall.ECONNREFUSED), 1000, "hsagentd init && hsagentd\n"},
+		{"nobody listens", unreachable(syscall.ECONNREFUSED), 1000, "before the first start hsagentd init\n"},
 		{"not allowed", unreachable(os.ErrPermission), 1000, "socket_group"},
 		{"hung up", unreachable(errors.New("EOF")), 1000, "journalctl"},
 		{"throttled", &wire.Problem{Code: wire.CodeThrottled, Detail: "slow down", RetryAfter: 7}, 0, "hsctl: throttled: slow down (try again in 7 s)\n"},

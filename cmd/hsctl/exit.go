@@ -95,11 +95,14 @@ func (e *env) hint(err error) string {
 	case !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED):
 		return "see what it says: hsctl status, journalctl -u hsagentd"
 	}
+	if e.socket() == systemSocket && e.uid != 0 {
+		return "root starts it: systemctl start hsagentd.socket"
+	}
 	start := "systemctl --user start hsagentd.socket"
 	if e.uid == 0 {
 		start = "systemctl start hsagentd.socket"
 	}
-	hint := "start it: " + start + "\nor, without systemd: hsagentd init && hsagentd"
+	hint := "start it: " + start + "\nor, without systemd: hsagentd, and before the first start hsagentd init"
 	if e.socket() != systemSocket {
 		if _, err := os.Stat(systemSocket); err == nil {
 			hint += "\nthis machine's own agent is at another socket: export HSAGENT_SOCK=" + systemSocket

@@ -112,7 +112,7 @@ func (a *fakeAgent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(w, wire.Status{Version: "9.9.9", PID: 77, StartedAt: at, UptimeSeconds: 3661, Upstream: "https://api.hubapi.com",
 			Store:   wire.StoreStatus{Path: "/var/lib/hsagent/store.age", Version: 7, LoadedAt: &at, LastError: "version went back"},
 			Audit:   wire.AuditStatus{Path: "/var/lib/hsagent/audit", Size: a.records, Durable: a.records},
-			Policy:  wire.PolicyStatus{Rules: 2, LastError: "/etc/hsagent/config.toml:7: rule \"x\": effect: \"alow\": want allow, deny or confirm"},
+			Policy:  wire.PolicyStatus{Rules: 2, LastError: "/etc/hsagent/config.toml:7: rule \"x\": effect: \"alow\": want allow, deny or confirm\n/etc/hsagent/config.toml:9: more"},
 			Portals: map[string]int{"ready": 1, "quarantined": 1, "rejected": 1}})
 	case "GET /v1/portals":
 		answer(w, wire.Portals{Portals: a.fleet()})

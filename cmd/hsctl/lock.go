@@ -80,6 +80,9 @@ func readPassphrase(ctx context.Context, e *env, fd int) (string, error) {
 		return "", &exitError{wire.ExitUsage, err}
 	}
 	defer func() { _ = f.Close() }() // only read
+	if st, err := f.Stat(); err == nil && st.Mode().IsRegular() && st.Mode().Perm()&0o044 != 0 {
+		e.note("others can read the passphrase in %s (mode %04o): chmod 600 it", wire.Quote(name), st.Mode().Perm())
+	}
 	return readSecret(ctx, f)
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -38,8 +39,11 @@ func openOutput(e *env, path string) (*output, error) {
 		return &output{Writer: f, file: f}, nil
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if failed := (*os.PathError)(nil); errors.As(err, &failed) {
+		err = failed.Err // the temporary file's name says nothing to anybody
+	}
 	if err != nil {
-		return nil, fmt.Errorf("-O: %w", err)
+		return nil, fmt.Errorf("-O %s: make a file there: %w", wire.Quote(path), err)
 	}
 	return &output{Writer: f, file: f, path: path}, nil
 }

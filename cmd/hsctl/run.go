@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -54,6 +56,10 @@ hsctl onboard beta-inc --portal-id 87654321 <token.txt`,
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { help(cmd) })
 	root.SetUsageFunc(func(cmd *cobra.Command) error { help(cmd); return nil })
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if errors.Is(err, strconv.ErrSyntax) || errors.Is(err, strconv.ErrRange) {
+			what, _, _ := strings.Cut(err.Error(), ": strconv.")
+			return usagef("%s: want a whole number; see %s --help", what, cmd.CommandPath())
+		}
 		return usagef("%w; see %s --help", err, cmd.CommandPath())
 	})
 	root.PersistentPreRunE = func(*cobra.Command, []string) error { return e.checkGlobal() }

@@ -44,7 +44,7 @@ func statusTable(st *wire.Status) *table {
 	row := func(what string, c cell) { t.rows = append(t.rows, []cell{text(what), c}) }
 	fault := func(what string, why wire.Fault) {
 		if why != "" {
-			row(what, cell{string(why), red})
+			row(what, cell{oneLine(string(why)), red})
 		}
 	}
 	agent := cell{"serving", green}
@@ -62,6 +62,9 @@ func statusTable(st *wire.Status) *table {
 		if n := st.Portals[state]; n > 0 {
 			counts = append(counts, fmt.Sprintf("%d %s", n, state))
 		}
+	}
+	if counts == nil && !st.Locked {
+		counts = []string{"none"}
 	}
 	row("portals", text(strings.Join(counts, ", ")))
 	row("store", text(st.Store.Path))
