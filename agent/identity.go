@@ -107,6 +107,12 @@ type verdict struct {
 
 // judge turns HubSpot's answer for a credential into a verdict.
 func judge(c *credential, account *hubspot.Account, problem *wire.Problem) verdict {
+	var cause *wire.Problem
+	if problem != nil {
+		told := *problem
+		told.Detail = named(c.Slug) + problem.Detail
+		cause = &told
+	}
 	switch {
 	case problem == nil && account.PortalID == c.PortalID:
 		return verdict{account: account}
@@ -115,10 +121,10 @@ func judge(c *credential, account *hubspot.Account, problem *wire.Problem) verdi
 			problem: wire.Errorf(wire.CodePortalQuarantined, "slug %s is quarantined: %s", c.Slug, mismatch(c, account)),
 			cause:   wire.Errorf(wire.CodeIdentityMismatch, "slug %s: %s", c.Slug, mismatch(c, account))}
 	case problem.Code == wire.CodeTokenRejected:
-		return verdict{settled: true, cause: problem,
+		return verdict{settled: true, cause: cause,
 			problem: wire.Errorf(wire.CodePortalQuarantined, "slug %s is quarantined: %s", c.Slug, problem.Detail)}
 	default:
-		return verdict{cause: problem, problem: wire.Errorf(wire.CodePortalUnverified,
+		return verdict{cause: cause, problem: wire.Errorf(wire.CodePortalUnverified,
 			"slug %s: HubSpot has not confirmed which portal its token opens, so no call is made: %s", c.Slug, problem.Detail)}
 	}
 }

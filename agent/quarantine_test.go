@@ -109,9 +109,9 @@ func TestQuarantineIsNotedOnce(t *testing.T) {
 	require.NoError(t, err)
 	for range 3 {
 		_, err = r.client.Verify(t.Context(), s)
-		require.ErrorContains(t, err, "401")
+		require.ErrorContains(t, err, "slug client-0: account-info answered 401")
 		err = r.client.Do(t.Context(), http.MethodPost, "/v1/portals/client-0/resume", nil, nil, nil)
-		require.ErrorContains(t, err, "401")
+		require.ErrorContains(t, err, "slug client-0: account-info answered 401")
 	}
 	require.Len(t, r.records(chain.Filter{Slug: "client-0", Kind: chain.PortalQuarantined}), 1)
 }

@@ -95,8 +95,8 @@ func (a *Agent) fallBack(ctx context.Context, c *credential) (*credential, bool)
 func fellBack(c *credential, v verdict) verdict {
 	return verdict{settled: true,
 		problem: wire.Errorf(wire.CodePortalUnverified, "slug %s: HubSpot refused its token, and calls leave with the one before the last rotation again: send the call again", c.Slug),
-		cause: wire.Errorf(v.cause.Code, "slug %s: %s. Calls leave with the token before the last rotation again: see hsctl rotate status %s",
-			c.Slug, v.cause.Detail, c.Slug)}
+		cause: wire.Errorf(v.cause.Code, "%s. Calls leave with the token before the last rotation again: see hsctl rotate status %s",
+			v.cause.Detail, c.Slug)}
 }
 
 // noteFallBack tells the logs and the journal that a slug fell back from the
