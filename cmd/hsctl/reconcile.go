@@ -52,9 +52,14 @@ func reconcile(ctx context.Context, e *env, args []string) error {
 			return err
 		}
 	}
-	rows := make([]reconciled, len(all))
+	rows, silent := make([]reconciled, len(all)), 0
 	for i, q := range all {
-		rows[i] = compare(q)
+		if rows[i] = compare(q); rows[i].HubSpot == nil {
+			silent++
+		}
+	}
+	if silent > 0 {
+		e.note("HubSpot has not told its count of %d of %d portals: hsctl portals says if one cannot be asked", silent, len(rows))
 	}
 	return e.emit(map[string]any{"portals": rows}, func() *table {
 		t := &table{header: []string{"slug", "portalId", "hubspot", "logged", "elsewhere", "observedAt"}}
