@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"syscall"
 	"time"
 )
 
@@ -141,6 +142,9 @@ func (c *Client) Stream(ctx context.Context, method, path string, query url.Valu
 		req.Header.Set("Content-Type", "application/json")
 	}
 	resp, err := c.http.Do(req)
+	for try := 1; try < maxTries && method == http.MethodGet && hungUp(err); try++ {
+		resp, err = c.http.Do(req)
+	}
 	if err != nil {
 		return nil, c.dialError(err)
 	}
@@ -152,6 +156,16 @@ func (c *Client) Stream(ctx context.Context, method, path string, query url.Valu
 		return nil, errors.Join(err, resp.Body.Close())
 	}
 	return resp, nil
+}
+
+// maxTries is how often a question is asked. A crowded agent closes connections
+// whose request has not come for some milliseconds, which on a busy machine may
+// be ours.
+const maxTries = 3
+
+// hungUp reports whether the agent closed the connection without an answer.
+func hungUp(err error) bool {
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // Status asks how the agent is.

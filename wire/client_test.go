@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -156,6 +157,26 @@ func TestClientUnreachable(t *testing.T) {
 	_, err = hangsUp.Status(ctx)
 	require.ErrorIs(t, err, context.Canceled)
 	require.NotErrorIs(t, err, wire.ErrUnreachable)
+}
+
+// A crowded agent closes connections before it has read from them. A question is
+// asked again; a call, and what changes something, is not.
+func TestClientAsksAgain(t *testing.T) {
+	var came atomic.Int64
+	c := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		if came.Add(1) < 3 {
+			panic(http.ErrAbortHandler)
+		}
+		_, _ = io.WriteString(w, "{}")
+	})
+	_, err := c.Status(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 3, came.Load())
+	came.Store(0)
+	require.ErrorIs(t, c.Remove(t.Context(), slug(t, "acme-corp")), wire.ErrUnreachable)
+	_, err = c.Call(t.Context(), wire.CallRequest{Slug: slug(t, "acme-corp"), Method: http.MethodGet, Target: "/crm/v3/objects/contacts"})
+	require.ErrorIs(t, err, wire.ErrUnreachable)
+	require.EqualValues(t, 2, came.Load())
 }
 
 func TestClientForeignServer(t *testing.T) {
