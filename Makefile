@@ -93,6 +93,7 @@ soak: ## load and mixed faults for SOAK (10m); what the daemon holds must be bac
 .PHONY: nightly
 nightly: soak ## what is too long for every change: the soak, and tests at their full size, such as 1,000,000 calls in the middle of 10,000 rotations
 	HSAGENT_CALLS=10000 $(GO) test -count 1 -timeout 1h -run '^TestThreat04' ./agent
+	HSAGENT_CUTS=100 packaging/faults/run.sh '^TestFaultPowerCut$$'
 	HSAGENT_KILLS=500 $(GO) test -count 1 -timeout 1h -run '^TestThreat03KillAtRandomPoints$$' ./cmd/hsagentd
 	HSAGENT_ROUNDS=50 CGO_ENABLED=$(if $(RACE),1,0) $(GO) test $(RACE) -count 1 -timeout 4h -run '^TestThreat01RotationsNeverCrossSlugs$$' ./agent
 
