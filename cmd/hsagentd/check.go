@@ -27,7 +27,11 @@ func check(ctx context.Context, e *env, args []string) error {
 		r.problem("config", err, "edit the file, or see hsagentd --help")
 		return r.result()
 	}
-	if c.File == "" {
+	_, _, _, err = c.groups()
+	_, err2 := c.upstream()
+	if err = errors.Join(err, err2); err != nil {
+		r.problem("config", err, "edit the file, or see hsagentd --help")
+	} else if c.File == "" {
 		r.ok("config", "none: all defaults")
 	} else {
 		r.ok("config", c.File)
@@ -86,7 +90,7 @@ func (r *checkup) checkStore(ctx context.Context, c *config) {
 		r.problem("identity", err, "put the right passphrase into what HSAGENT_PASSPHRASE_FILE names")
 		return
 	case err != nil:
-		r.problem("identity", err, "bring back the copy that you kept")
+		r.problem("identity", err, "mend its rights, or bring back the copy that you kept")
 		return
 	}
 	r.ok("identity", path)
@@ -94,6 +98,9 @@ func (r *checkup) checkStore(ctx context.Context, c *config) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		r.problem("store", err, "make one with hsagentd init, or name it with --store")
+		return
+	case errors.Is(err, fs.ErrPermission):
+		r.problem("store", err, "give it to the agent's user, chmod 600 it, and run the check as that user")
 		return
 	case err != nil:
 		r.problem("store", err, "bring back a copy of the store; it must be encrypted to this identity: "+id.Recipient())

@@ -80,10 +80,8 @@ func (d *daemon) run(ctx context.Context, ready func()) (err error) {
 	defer signal.Stop(hup)
 	signal.Notify(lock, syscall.SIGUSR1)
 	defer signal.Stop(lock)
-	socketGroup, err := groupID("socket_group", d.cfg.SocketGroup)
-	adminGroup, err2 := groupID("admin_group", d.cfg.AdminGroup)
-	readOnlyGroup, err3 := groupID("socket_readonly_group", d.cfg.SocketReadOnlyGroup)
-	if err := errors.Join(err, err2, err3); err != nil {
+	socketGroup, adminGroup, readOnlyGroup, err := d.cfg.groups()
+	if err != nil {
 		return withCode(exitConfig, err)
 	}
 	up, err := d.cfg.upstream()
@@ -298,8 +296,12 @@ func present(files ...string) error {
 			errs = append(errs, fmt.Errorf("%s does not exist", f))
 		}
 	}
-	if len(errs) > 0 {
+	switch len(errs) {
+	case 0:
+	case len(files):
 		errs = append(errs, errors.New("nothing is set up here yet: run hsagentd init (with the same flags), or name the files"))
+	default:
+		errs = append(errs, errors.New("the rest of the set-up is there: bring back the copy that you kept, or name the file"))
 	}
 	return errors.Join(errs...)
 }
@@ -322,6 +324,14 @@ func auditCode(err error) int {
 		return exitInUse
 	}
 	return exitConfig
+}
+
+// groups are the IDs of the groups in the config, -1 for none.
+func (c *config) groups() (socket, admin, readOnly int, err error) {
+	socket, err = groupID("socket_group", c.SocketGroup)
+	admin, err2 := groupID("admin_group", c.AdminGroup)
+	readOnly, err3 := groupID("socket_readonly_group", c.SocketReadOnlyGroup)
+	return socket, admin, readOnly, errors.Join(err, err2, err3)
 }
 
 // groupID returns the gid of a group given by name or number, -1 for none.
