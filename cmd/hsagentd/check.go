@@ -27,9 +27,7 @@ func check(ctx context.Context, e *env, args []string) error {
 		r.problem("config", err, "edit the file, or see hsagentd --help")
 		return r.result()
 	}
-	_, _, _, err = c.groups()
-	_, err2 := c.upstream()
-	if err = errors.Join(err, err2); err != nil {
+	if _, _, _, err := c.groups(); err != nil {
 		r.problem("config", err, "edit the file, or see hsagentd --help")
 	} else if c.File == "" {
 		r.ok("config", "none: all defaults")
